@@ -1,0 +1,62 @@
+"""Entry point of the ``testbed`` command."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from testbed import __version__
+from testbed.cli import files, labs, machine, measure, nodes
+from testbed.errors import TestbedError
+
+INTERRUPTED = 130
+
+
+@click.group(
+    context_settings={"auto_envvar_prefix": "TESTBED", "help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
+@click.version_option(__version__, prog_name="testbed")
+def cli() -> None:
+    """A data centre of Hyper-V hosts with NVGRE network virtualization, on this machine.
+
+    Exit codes: 0 done; 1 a check failed; 2 bad usage or topology file; 3 the lab could not be
+    built; 4 this machine lacks something.
+    """
+
+
+for module in (labs, nodes, measure, files, machine):
+    for command in module.COMMANDS:
+        cli.add_command(command)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Run the command line; errors become one message and an exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that a lab half built is rolled back
+        signal.signal(number, _end)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("testbed: interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except TestbedError as error:
+        click.echo(f"testbed: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone; nothing to tell anyone
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

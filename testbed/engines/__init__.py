@@ -1,0 +1,1 @@
+"""Engines: where the nodes of a lab live."""

@@ -1,0 +1,1 @@
+"""The docker engine: nodes are containers of a Docker Engine on this machine."""

@@ -1,0 +1,1 @@
+"""The embedded engine: nodes are plain Linux namespaces, no daemon needed."""

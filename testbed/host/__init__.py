@@ -1,0 +1,1 @@
+"""The host process: control (policy, PA space, requests) and its switch worker."""

@@ -1,0 +1,1 @@
+"""Labs: build, find, change, inspect and end them."""

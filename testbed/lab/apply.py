@@ -1,0 +1,94 @@
+"""Change a running lab into what a topology file says, leaving alone what stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from testbed.lab import build, store
+from testbed.lab.build import Progress
+from testbed.lab.lab import FABRIC, Lab
+from testbed.topology.diff import PlanDiff, diff, trunk_name
+from testbed.topology.plan import CablePlan, Plan, SwitchPlan, TrunkPlan
+
+
+def describe(changes: PlanDiff) -> dict[str, Any]:
+    """The differences as plain data: {"hosts": {"added", "removed", "changed"}, ..., "rewired", "policy"}."""
+    described: dict[str, Any] = msgspec.to_builtins(changes)
+    return described
+
+
+def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
+    """Make the running lab what ``new`` says; ``new`` was built with the lab's Plan as its previous.
+
+    What can be refused is refused before anything is touched. Raises LabError.
+    """
+    changes = diff(lab.plan, new)
+    if not changes:
+        return changes
+    progress("removing")
+    _remove(lab, changes)
+    lab.plan = new
+    store.save_plan(lab.record.name, new)  # from here on `down` and a second `apply` know what may exist
+    progress("adding")
+    _add(lab, changes)
+    progress("ready")
+    build.wait_ready(lab, new.vms)
+    return changes
+
+
+def _remove(lab: Lab, changes: PlanDiff) -> None:
+    from testbed.wiring.fabric import Wiring
+
+    hosts = {*changes.hosts.removed, *changes.hosts.changed}
+    vms = {*changes.vms.removed, *changes.vms.changed}
+    for vm in lab.plan.vms:
+        if vm.name in vms and vm.host not in hosts:
+            for vnic in vm.vnics:
+                lab.ask(vm.host, "detach-port", name=vnic.port)
+    fabric = lab.plan.fabric
+    Wiring(lab.netns(FABRIC), {}).remove(
+        _named_switches(fabric.switches, {*changes.switches.removed, *changes.switches.changed}),
+        _named_cables(fabric.cables, {*changes.cables.removed, *changes.cables.changed}),
+        _named_trunks(fabric.trunks, {*changes.trunks.removed, *changes.trunks.changed}),
+    )
+    gone = sorted(hosts | vms)
+    for name in gone:
+        lab.forget(name)
+    lab.engine.stop(lab.ref, gone)
+
+
+def _add(lab: Lab, changes: PlanDiff) -> None:
+    from testbed.wiring.fabric import Wiring
+
+    plan, fabric = lab.plan, lab.plan.fabric
+    hosts = [*changes.hosts.added, *changes.hosts.changed]
+    vms = [*changes.vms.added, *changes.vms.changed]
+    build.start_nodes(lab, hosts, vms)
+    wiring = Wiring(lab.netns(FABRIC), {host.name: lab.netns(host.name) for host in plan.hosts})
+    wiring.add(
+        _named_switches(fabric.switches, {*changes.switches.added, *changes.switches.changed}),
+        _named_cables(fabric.cables, {*changes.cables.added, *changes.cables.changed}),
+        _named_trunks(fabric.trunks, {*changes.trunks.added, *changes.trunks.changed}),
+        {host.name: host for host in plan.hosts},
+    )
+    wiring.set_wire([cable for cable in fabric.cables if _cable_name(cable) in changes.rewired])
+    build.configure_hosts(lab, {*hosts, *changes.policy})
+    build.boot_vms(lab, [plan.vm(name) for name in vms])
+
+
+def _cable_name(cable: CablePlan) -> str:
+    return f"{cable.host}:{cable.nic}"
+
+
+def _named_cables(cables: tuple[CablePlan, ...], names: set[str]) -> list[CablePlan]:
+    return [cable for cable in cables if _cable_name(cable) in names]
+
+
+def _named_trunks(trunks: tuple[TrunkPlan, ...], names: set[str]) -> list[TrunkPlan]:
+    return [trunk for trunk in trunks if trunk_name(trunk) in names]
+
+
+def _named_switches(switches: tuple[SwitchPlan, ...], names: set[str]) -> list[SwitchPlan]:
+    return [switch for switch in switches if switch.name in names]

@@ -1,0 +1,106 @@
+"""Throughput between two VMs of a running lab, beside the kernel's own VXLAN."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import BadInput
+from testbed.lab.inspect import processes
+from testbed.lab.lab import FABRIC, Lab
+from testbed.perf.bench import Baseline, BenchPath, Progress, bench
+from testbed.topology.plan import CablePlan, VmPlan
+from testbed.topology.schema import Wire
+
+
+def run(
+    lab: Lab,
+    source: str | None,
+    target: str | None,
+    wire: Wire | None,
+    baseline: Baseline | None,
+    *,
+    seconds: int,
+    streams: int,
+    repeat: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The result of :func:`testbed.perf.bench.bench` with the keys "from", "to" and "wire" added.
+
+    Without ``source`` and ``target``: the first two VMs of one subnet on different hosts.
+    ``wire`` switches the cables for the measurement and back.
+    """
+    client, server = _choose(lab, source, target)
+    with _wired(lab, client, server, wire) as on_wire:
+        path = BenchPath(
+            "wnv",
+            lab.netns(client.name),
+            lab.netns(server.name),
+            _address(server),
+            lambda: _switch_seconds(lab, {client.host, server.host}),
+            client.vnics[0].mtu,
+            on_wire,
+        )
+        result = bench(path, baseline, seconds=seconds, streams=streams, repeat=repeat, progress=progress)
+    return {"from": client.name, "to": server.name, "wire": on_wire, **result}
+
+
+def _choose(lab: Lab, source: str | None, target: str | None) -> tuple[VmPlan, VmPlan]:
+    names = [vm.name for vm in lab.plan.vms]
+    for name in (source, target):
+        if name is not None and name not in names:
+            raise BadInput(f"{lab.record.name} has no VM {name!r}: one of {', '.join(names)}")
+    for client in lab.plan.vms:
+        for server in lab.plan.vms:
+            if source not in (None, client.name) or target not in (None, server.name):
+                continue
+            if source and target and client is not server:
+                return client, server
+            if client.host != server.host and client.vnics[0].vsid == server.vnics[0].vsid:
+                return client, server
+    raise BadInput("no two VMs of one subnet are on different hosts: choose them with --from and --to")
+
+
+def _address(vm: VmPlan) -> str:
+    for text in vm.vnics[0].addresses:
+        return str(ipaddress.ip_interface(text).ip)
+    raise BadInput(f"{vm.name} has no address")
+
+
+def _switch_seconds(lab: Lab, hosts: set[str]) -> float:
+    """CPU time (user and system) that the hosts' processes have used."""
+    ticks = 0
+    for host in hosts:
+        for process in processes(lab, host):
+            stat = Path(f"/proc/{process['pid']}/stat").read_text()
+            fields = stat[stat.rindex(")") + 2 :].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def _wired(lab: Lab, client: VmPlan, server: VmPlan, wire: Wire | None) -> Iterator[Wire]:
+    """The wire of the cables while measuring; afterwards they are what they were."""
+    from testbed.wiring.fabric import Wiring
+
+    active = {host.name: host.active_nic for host in lab.plan.hosts}
+    cables = [cable for cable in lab.plan.fabric.cables if active[cable.host] == cable.nic]
+    on_path = [cable for cable in cables if cable.host in (client.host, server.host)]
+    planned = _wire_of(on_path)
+    if wire is None or not on_path:
+        yield planned
+        return
+    wiring = Wiring(lab.netns(FABRIC), {cable.host: lab.netns(cable.host) for cable in on_path})
+    wiring.set_wire(on_path, wire)
+    try:
+        yield wire
+    finally:
+        wiring.set_wire(on_path)
+
+
+def _wire_of(cables: list[CablePlan]) -> Wire:
+    return "frames" if not cables or any(cable.wire == "frames" for cable in cables) else "aggregated"

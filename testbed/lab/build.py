@@ -1,0 +1,158 @@
+"""Build a lab from a Plan, end a lab, and the steps they share with changing one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from testbed.engines.base import Engine, NodeSpec
+from testbed.engines.select import by_name
+from testbed.errors import LabError
+from testbed.lab import store
+from testbed.lab.lab import FABRIC, Lab
+from testbed.topology.plan import Plan, VmPlan
+
+Progress = Callable[[str], None]
+
+READY_SECONDS = {"fast": 30.0, "rfc": 60.0}
+
+
+def up(plan: Plan, engine: Engine, name: str | None, topology: str, progress: Progress) -> Lab:
+    """A new, ready lab. Rolled back completely on any error, Ctrl-C and SIGTERM."""
+    record = store.reserve(plan.name, name, engine.name, topology)
+    lab = Lab(record, plan, engine)
+    try:
+        phases = _build(lab, progress)
+        lab.record = msgspec.structs.replace(record, ready=True, phases=phases)
+        store.save(lab.record)
+    except BaseException:
+        with _undisturbed():
+            progress("rolling back")
+            lab.close()
+            engine.destroy(lab.ref)
+            store.forget(record)
+        raise
+    return lab
+
+
+def _build(lab: Lab, progress: Progress) -> dict[str, float]:
+    phases: dict[str, float] = {}
+    began = time.monotonic()
+    plan = lab.plan
+
+    @contextlib.contextmanager
+    def phase(name: str) -> Iterator[None]:
+        progress(name)
+        start = time.monotonic()
+        yield
+        phases[name] = round(time.monotonic() - start, 4)
+
+    with phase("nodes"):
+        start_nodes(lab, [host.name for host in plan.hosts], [vm.name for vm in plan.vms], first=True)
+    with phase("wiring"):
+        wire(lab)
+    with phase("hosts"):
+        configure_hosts(lab)
+    with phase("vms"):
+        boot_vms(lab, plan.vms)
+    with phase("ready"):
+        wait_ready(lab, plan.vms)
+        store.save_plan(lab.record.name, plan)
+        lab.engine.commit(lab.ref)
+    phases["total"] = round(time.monotonic() - began, 4)
+    return phases
+
+
+def start_nodes(lab: Lab, hosts: list[str], vms: list[str], *, first: bool = False) -> None:
+    """Start nodes of the lab's Plan; with ``first`` the fabric too."""
+    specs = lab.specs(hosts, vms)
+    for spec in specs:
+        if spec.role == "host":
+            Path(spec.state_dir).mkdir(parents=True, exist_ok=True)
+    if first:
+        specs.append(NodeSpec(FABRIC, "fabric", ""))
+    lab.engine.start(lab.ref, specs)
+
+
+def wire(lab: Lab) -> None:
+    """Make all switches and links of the Plan."""
+    from testbed.wiring.fabric import Wiring
+
+    fabric = lab.plan.fabric
+    hosts = {host.name: host for host in lab.plan.hosts}
+    netns = {name: lab.netns(name) for name in hosts}
+    Wiring(lab.netns(FABRIC), netns).add(fabric.switches, fabric.cables, fabric.trunks, hosts)
+
+
+def configure_hosts(lab: Lab, only: Iterable[str] | None = None) -> None:
+    """Give hosts their part of the Plan."""
+    wanted = None if only is None else set(only)
+    for host in lab.plan.hosts:
+        if wanted is None or host.name in wanted:
+            lab.ask(host.name, "configure", plan=msgspec.to_builtins(host))
+
+
+def boot_vms(lab: Lab, vms: Iterable[VmPlan]) -> None:
+    """Give VMs their adapters, plug them into the switches, configure them."""
+    from testbed.wiring import guest
+
+    vms = list(vms)
+    for vm in vms:
+        netns = lab.netns(vm.name)
+        queues = guest.create_adapters(netns, vm)
+        try:
+            for vnic, queue in queues:
+                port = {"name": vnic.port, "mac": vnic.mac, "vsid": vnic.vsid}
+                lab.host(vm.host).call("attach-port", [queue], port=port)
+        finally:
+            for _, queue in queues:
+                os.close(queue)
+        guest.configure(netns, vm, lab.plan.timers)
+
+
+def wait_ready(lab: Lab, vms: Iterable[VmPlan]) -> None:
+    """Return once no PA and no CA is tentative. Raises LabError at the deadline or on a duplicate."""
+    from testbed.wiring import guest
+
+    deadline = time.monotonic() + READY_SECONDS[lab.plan.timers]
+    for host in lab.plan.hosts:
+        while tentative := _tentative(lab, host.name):
+            if time.monotonic() > deadline:
+                raise LabError(f"{host.name}: provider addresses still tentative: {', '.join(tentative)}")
+            time.sleep(0.01)  # a poll with a deadline
+    for vm in vms:
+        guest.wait_until_settled(lab.netns(vm.name), vm, deadline)
+
+
+def _tentative(lab: Lab, host: str) -> list[str]:
+    status = lab.ask(host, "status")
+    if status["duplicate"]:
+        raise LabError(f"{host}: another machine has the provider address {', '.join(status['duplicate'])}")
+    tentative: list[str] = status["tentative"]
+    return tentative
+
+
+def down(name: str) -> None:
+    """End a lab and forget it; works when its topology file, its Plan or its supervisor is gone."""
+    record = store.load(name)
+    engine = by_name(record.engine)
+    engine.destroy(store.ref(record))
+    store.forget(record)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A roll-back is not interrupted by a second Ctrl-C."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

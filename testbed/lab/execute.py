@@ -1,0 +1,88 @@
+"""Run a command in a node: same stdin, stdout and stderr, its exit code ours.
+
+The child enters the node's namespaces through its pidfd, so it is the same for every engine, and
+nothing stands between the caller's file descriptors and the command's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from testbed import namespaces
+from testbed.engines.base import Node
+from testbed.lab.lab import Lab
+
+_NODE_NAMESPACES = (
+    namespaces.CLONE_NEWNS
+    | namespaces.CLONE_NEWNET
+    | namespaces.CLONE_NEWUTS
+    | namespaces.CLONE_NEWIPC
+    | namespaces.CLONE_NEWPID
+)
+NOT_FOUND, NOT_EXECUTABLE = 127, 126  # a shell's exit codes
+
+
+def run(lab: Lab, node_name: str, command: Sequence[str]) -> int:
+    """Run ``command`` in a node; its exit code, 128 + n when signal n ended it.
+
+    Must be called from a single-threaded process: it moves into the node's namespaces for good.
+    """
+    node = lab.node(node_name)
+    env = _environment(node)
+    namespaces.setns(node.pidfd, _NODE_NAMESPACES)
+    os.chdir("/")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()  # only a child is in the PID namespace
+    if pid == 0:
+        _exec(command, env)
+    with _forwarding(pid):
+        _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def _exec(command: Sequence[str], env: dict[str, str]) -> None:
+    code = NOT_FOUND
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.execvpe(command[0], list(command), env)
+    except FileNotFoundError:
+        print(f"testbed: {command[0]}: not found in the node", file=sys.stderr)
+    except OSError as error:
+        print(f"testbed: {command[0]}: {error.strerror}", file=sys.stderr)
+        code = NOT_EXECUTABLE
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+@contextlib.contextmanager
+def _forwarding(pid: int) -> Iterator[None]:
+    """Ctrl-C reaches the command by the terminal; what is sent to us alone is passed on."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: os.kill(pid, number)),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, lambda number, _: os.kill(pid, number)),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _environment(node: Node) -> dict[str, str]:
+    """The container's own environment, or this process's with the interpreter's folder on the path."""
+    if node.env is not None:
+        return {**node.env, "TERM": os.environ.get("TERM", "dumb")}
+    own = dict(os.environ)
+    folder = str(Path(sys.executable).parent)
+    own["PATH"] = f"{folder}:{own.get('PATH', '/usr/sbin:/usr/bin:/sbin:/bin')}"
+    return own

@@ -1,0 +1,107 @@
+"""A running lab: its record, its Plan, and handles of its nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from testbed.channel import Channel, Message, connect
+from testbed.engines.base import Engine, Node, NodeSpec
+from testbed.engines.select import by_name
+from testbed.errors import BadInput
+from testbed.lab import store
+from testbed.lab.store import LabRecord
+from testbed.namespaces import netns_of
+from testbed.topology.plan import Plan
+
+FABRIC = "fabric"
+
+
+class Lab:
+    """Use it in a ``with`` block: what it opens, it closes."""
+
+    def __init__(self, record: LabRecord, plan: Plan, engine: Engine) -> None:
+        self.record = record
+        self.plan = plan
+        self.engine = engine
+        self.ref = store.ref(record)
+        self._nodes: dict[str, Node] = {}
+        self._netns: dict[str, int] = {}
+        self._hosts: dict[str, Channel] = {}
+
+    @classmethod
+    def open(cls, name: str) -> Lab:
+        """The lab called ``name``. Raises BadInput, LabError."""
+        record = store.load(name)
+        return cls(record, store.load_plan(name), by_name(record.engine))
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all handles; the lab lives on."""
+        for name in [*self._nodes]:
+            self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Close the handles of one node."""
+        if channel := self._hosts.pop(name, None):
+            channel.close()
+        if (netns := self._netns.pop(name, -1)) >= 0:
+            os.close(netns)
+        if node := self._nodes.pop(name, None):
+            node.close()
+
+    def node_names(self) -> list[str]:
+        """Hosts, VMs, then the fabric."""
+        return [*(host.name for host in self.plan.hosts), *(vm.name for vm in self.plan.vms), FABRIC]
+
+    def node(self, name: str) -> Node:
+        """An open handle. Raises BadInput for a name the lab does not have, LabError when it is down."""
+        if name not in self._nodes:
+            if name not in self.node_names():
+                raise BadInput(f"{self.record.name} has no node {name!r}: one of {', '.join(self.node_names())}")
+            self._nodes[name] = self.engine.open(self.ref, name)
+        return self._nodes[name]
+
+    def netns(self, name: str) -> int:
+        """Descriptor of a node's network namespace; stays this lab object's own."""
+        if name not in self._netns:
+            node = self.node(name)
+            self._netns[name] = netns_of(node.pid, node.pidfd)
+        return self._netns[name]
+
+    def host(self, name: str) -> Channel:
+        """The control channel of a host."""
+        if name not in self._hosts:
+            self.node(name)  # fails with the node's last words if it is down
+            self._hosts[name] = connect(Path(self.spec_of_host(name).state_dir) / "control.sock")
+        return self._hosts[name]
+
+    def ask(self, host: str, op: str, **fields: object) -> Message:
+        """One request to a host."""
+        return self.host(host).call(op, **fields)[0]
+
+    def spec_of_host(self, name: str) -> NodeSpec:
+        """What the engine starts for a host."""
+        return NodeSpec(name, "host", str(self.ref.directory / "nodes" / name))
+
+    def specs(self, hosts: list[str], vms: list[str]) -> list[NodeSpec]:
+        """What the engine starts for these nodes."""
+        specs = [self.spec_of_host(name) for name in hosts]
+        for name in vms:
+            vm = self.plan.vm(name)
+            specs.append(NodeSpec(name, "vm", "", vm.image, vm.command))
+        return specs
+
+
+@contextlib.contextmanager
+def opened(name: str) -> Iterator[Lab]:
+    """``with opened("4host") as lab``."""
+    with Lab.open(name) as lab:
+        yield lab

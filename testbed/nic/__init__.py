@@ -1,0 +1,1 @@
+"""Emulated NICs: cable features, the eBPF that is their hardware."""

@@ -1,0 +1,1 @@
+"""eBPF programs, written in C, compiled when the package is built, loaded through libbpf."""

@@ -1,0 +1,69 @@
+"""Load a compiled eBPF object through libbpf and hand out its programs' file descriptors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+from testbed.errors import MachineLacks
+
+_OBJECTS = Path(__file__).parent
+
+
+@cache
+def _libbpf() -> ctypes.CDLL:
+    for soname in ("libbpf.so.1", "libbpf.so.0"):
+        try:
+            lib = ctypes.CDLL(soname, use_errno=True)
+            break
+        except OSError:
+            continue
+    else:
+        raise MachineLacks("libbpf.so.1 is missing: install the package libbpf1")
+    pointer, text = ctypes.c_void_p, ctypes.c_char_p
+    for name, result, arguments in (
+        ("bpf_object__open_file", pointer, [text, pointer]),
+        ("bpf_object__load", ctypes.c_int, [pointer]),
+        ("bpf_object__close", None, [pointer]),
+        ("bpf_object__find_program_by_name", pointer, [pointer, text]),
+        ("bpf_program__fd", ctypes.c_int, [pointer]),
+        ("libbpf_set_print", pointer, [pointer]),
+    ):
+        function = getattr(lib, name)
+        function.restype = result
+        function.argtypes = arguments
+    lib.libbpf_set_print(None)  # libbpf writes to stderr on its own otherwise
+    return lib
+
+
+def load(object_name: str, *programs: str) -> list[int]:
+    """File descriptors of ``programs`` in ``testbed/nic/bpf/<object_name>.o``, in that order.
+
+    The caller closes them; attached programs live on without them. Raises MachineLacks when the
+    object was not compiled or the kernel refuses it.
+    """
+    path = _OBJECTS / f"{object_name}.o"
+    if not path.exists():
+        raise MachineLacks(
+            f"{path} is not compiled: install clang, llvm, libbpf-dev and linux-libc-dev, then install testbed again"
+        )
+    lib = _libbpf()
+    handle = lib.bpf_object__open_file(os.fsencode(path), None)
+    if not handle:
+        raise MachineLacks(f"libbpf can't read {path}: {os.strerror(ctypes.get_errno())}")
+    try:
+        if (code := lib.bpf_object__load(handle)) < 0:
+            raise MachineLacks(f"the kernel refuses the eBPF programs of {path.name}: {os.strerror(-code)}")
+        return [_program(lib, handle, name) for name in programs]
+    finally:
+        lib.bpf_object__close(handle)
+
+
+def _program(lib: ctypes.CDLL, handle: int, name: str) -> int:
+    program = lib.bpf_object__find_program_by_name(handle, name.encode())
+    if not program:
+        raise MachineLacks(f"the eBPF object holds no program {name}: install testbed again")
+    # Closing the object closes its own descriptor, so hand out a copy.
+    return os.dup(lib.bpf_program__fd(program))

@@ -1,0 +1,35 @@
+"""Every reason for which the switch does not pass a packet on."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Drop(StrEnum):
+    """Named reasons; the value is what counters show."""
+
+    # port
+    MALFORMED = "malformed"  # truncated, or a length lies
+    INNER_TAGGED = "inner-tagged"  # 802.1Q tag inside NVGRE (RFC 7637 section 3.3)
+    PORT_REFUSED = "port-refused"  # the VM's NIC took no more (down, or its queue is full)
+    # WNV filter, from a VM
+    NOT_IP = "not-ip"  # HNV carries IP and ARP only
+    NO_CUSTOMER_ROUTE = "no-customer-route"
+    NO_LOOKUP_RECORD = "no-lookup-record"
+    GATEWAY_ADDRESS = "gateway-address"  # the default gateway's CA answers ARP/ND only
+    NO_PROVIDER_ADDRESS = "no-provider-address"  # the VSID has no preferred PA on this host
+    NO_PROVIDER_ROUTE = "no-provider-route"
+    PA_UNREACHABLE = "pa-unreachable"  # the PA next hop does not answer ARP
+    NEIGHBOR_CONSUMED = "neighbor-consumed"  # ARP/ND that ends in the filter: probes, announcements
+    ROUTER_BLOCKED = "router-blocked"  # router advertisements and redirects of a VM
+    # WNV filter, from the wire
+    NOT_NVGRE = "not-nvgre"  # no port takes frames outside virtual subnets
+    PA_NOT_LOCAL = "pa-not-local"
+    POLICY_MISMATCH = "policy-mismatch"  # unknown VSID, or a PA that no record of the network names
+    NO_PORT = "no-port"  # no port of that VSID has the destination MAC
+    # NIC
+    NOT_FOR_US = "not-for-us"  # the fabric flooded a frame for another host
+    RX_OVERRUN = "rx-overrun"  # the kernel dropped before the switch could read
+    TX_REFUSED = "tx-refused"  # the NIC took no more
+    TX_OVERSIZE = "tx-oversize"  # longer than the PA network's MTU and not segmentable
+    NO_UPLINK = "no-uplink"  # the team has no NIC

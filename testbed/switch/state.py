@@ -1,0 +1,57 @@
+"""What the stages of one worker share: its ports, NICs and the current tables.
+
+A worker is one thread of one process; nothing here is locked. Control replaces ``tables`` and
+``neighbors`` between two packets, and then every cached action is forgotten.
+"""
+
+from __future__ import annotations
+
+from testbed.nic.uplink import Uplink
+from testbed.switch.port import Port
+from testbed.topology.plan import HostPolicy
+from testbed.wnv.tables import Tables
+
+
+class SwitchState:
+    """Ports, uplinks, tables. neighbors: PA next hop -> MAC, as far as resolved."""
+
+    def __init__(self) -> None:
+        self.tables = Tables(HostPolicy(), frozenset())
+        self.neighbors: dict[bytes, bytes] = {}
+        self.ports: dict[str, Port] = {}
+        self.uplinks: dict[str, Uplink] = {}
+        self.active_nic = ""
+        self._by_mac: dict[tuple[int, bytes], Port] = {}
+        self._by_vsid: dict[int, tuple[Port, ...]] = {}
+
+    def add_port(self, port: Port) -> None:
+        """Add a port; one of the same name is replaced and closed."""
+        self.remove_port(port.name)
+        self.ports[port.name] = port
+        self._index()
+
+    def remove_port(self, name: str) -> None:
+        """Remove and close a port; an unknown name is no error."""
+        if port := self.ports.pop(name, None):
+            port.close()
+            self._index()
+
+    def port_with_mac(self, vsid: int, mac: bytes) -> Port | None:
+        """The port of a virtual subnet that has this MAC."""
+        return self._by_mac.get((vsid, mac))
+
+    def ports_of(self, vsid: int) -> tuple[Port, ...]:
+        """All ports of a virtual subnet."""
+        return self._by_vsid.get(vsid, ())
+
+    def forget_flows(self) -> None:
+        """Drop every cached action: a policy, port or neighbor has changed."""
+        for holder in (*self.ports.values(), *self.uplinks.values()):
+            holder.flows.clear()
+
+    def _index(self) -> None:
+        self._by_mac = {(port.vsid, port.mac): port for port in self.ports.values()}
+        by_vsid: dict[int, list[Port]] = {}
+        for port in self.ports.values():
+            by_vsid.setdefault(port.vsid, []).append(port)
+        self._by_vsid = {vsid: tuple(ports) for vsid, ports in by_vsid.items()}

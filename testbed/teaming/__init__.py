@@ -1,0 +1,1 @@
+"""NIC teams: which NIC a packet leaves by."""

@@ -1,0 +1,29 @@
+"""The team stage: one member is active and carries everything."""
+
+from __future__ import annotations
+
+from testbed.switch.drops import Drop
+from testbed.switch.packet import Packet, Verdict
+from testbed.switch.pipeline import TEAM
+from testbed.switch.state import SwitchState
+
+
+class TeamStage:
+    """Chooses the active NIC."""
+
+    name = TEAM
+
+    def __init__(self, state: SwitchState) -> None:
+        self._state = state
+
+    def outbound(self, packet: Packet) -> Verdict:
+        """Give the packet its uplink, if it leaves the host at all."""
+        if packet.tunnels or packet.to_wire:
+            packet.uplink = self._state.uplinks.get(self._state.active_nic)
+            if packet.uplink is None and not packet.ports:
+                return Drop.NO_UPLINK
+        return None
+
+    def inbound(self, packet: Packet) -> Verdict:
+        """Frames of every member are taken."""
+        return None

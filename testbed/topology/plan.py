@@ -1,0 +1,202 @@
+"""The Plan: everything a lab is made of, as pure data with every name and address decided.
+
+File -> Plan -> lab -> nodes: no node reads the topology file; a host gets its
+:class:`HostPlan` (in which only its own part of the policy stands) and nothing else.
+All structs can go through msgspec's JSON and MessagePack codecs unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+from testbed.topology.schema import Wire
+
+Timers = Literal["fast", "rfc"]
+
+
+class LookupRecord(Struct, frozen=True):
+    """CA -> MAC and PA, per VSID (New-NetVirtualizationLookupRecord)."""
+
+    customer_address: str
+    virtual_subnet_id: int
+    mac_address: str
+    provider_address: str
+    vm_name: str = ""
+    rule: str = "TranslationMethodEncap"
+    type: str = "Static"
+
+
+class CustomerRoute(Struct, frozen=True):
+    """A route of a routing domain (New-NetVirtualizationCustomerRoute). next_hop 0.0.0.0/:: is on-link."""
+
+    routing_domain_id: str
+    virtual_subnet_id: int
+    destination_prefix: str
+    next_hop: str
+    metric: int = 255
+
+
+class ProviderAddress(Struct, frozen=True):
+    """A PA of a host (New-NetVirtualizationProviderAddress): one per VSID and host."""
+
+    provider_address: str
+    prefix_length: int
+    virtual_subnet_id: int
+
+
+class ProviderRoute(Struct, frozen=True):
+    """A route of the PA space (New-NetVirtualizationProviderRoute)."""
+
+    destination_prefix: str
+    next_hop: str
+    metric: int = 255
+
+
+class HostPolicy(Struct, frozen=True):
+    """The part of the network policy that one host needs."""
+
+    lookup_records: tuple[LookupRecord, ...] = ()
+    customer_routes: tuple[CustomerRoute, ...] = ()
+    provider_addresses: tuple[ProviderAddress, ...] = ()
+    provider_routes: tuple[ProviderRoute, ...] = ()
+
+
+class NicPlan(Struct, frozen=True):
+    """A host's NIC; its interface in the host has the NIC's name."""
+
+    name: str
+    mac: str
+    mtu: int
+
+
+class HostPlan(Struct, frozen=True):
+    """What a host process is given."""
+
+    name: str
+    nics: tuple[NicPlan, ...]
+    active_nic: str
+    policy: HostPolicy
+    timers: Timers = "fast"
+    extensions: tuple[str, ...] = ()
+
+
+class VnicPlan(Struct, frozen=True):
+    """A VM's adapter. addresses and gateways: "10.0.0.5/24", "10.0.0.1"."""
+
+    interface: str  # name inside the VM: eth0, eth1
+    port: str  # name of the switch port: "blue1:eth0"
+    vsid: int
+    mac: str
+    mtu: int  # bytes of IP packet
+    network: str = ""  # "" where vsid is 0
+    addresses: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+
+
+class VmPlan(Struct, frozen=True):
+    """A VM and the host it is placed on."""
+
+    name: str
+    host: str
+    vnics: tuple[VnicPlan, ...]
+    image: str | None = None
+    command: tuple[str, ...] | None = None
+
+
+class CablePlan(Struct, frozen=True):
+    """host:nic <-> switch port. interface: the fabric end's kernel name (<= 15 characters)."""
+
+    host: str
+    nic: str
+    switch: str
+    switch_interface: str  # the switch's kernel name
+    port: str  # "p1"
+    interface: str
+    wire: Wire = "frames"
+
+
+class TrunkEnd(Struct, frozen=True):
+    """One end of a trunk: the switch, its kernel name, the port ("p3") and the port's kernel name."""
+
+    switch: str
+    switch_interface: str
+    port: str
+    interface: str
+
+
+class TrunkPlan(Struct, frozen=True):
+    """A link between two switches."""
+
+    ends: tuple[TrunkEnd, TrunkEnd]
+    wire: Wire = "frames"
+
+
+class SwitchPlan(Struct, frozen=True):
+    """A top-of-rack switch: a bridge in the fabric namespace, with its kernel name."""
+
+    name: str
+    interface: str
+
+
+class FabricPlan(Struct, frozen=True):
+    """Switches and cables."""
+
+    pa_mtu: int
+    switches: tuple[SwitchPlan, ...]
+    cables: tuple[CablePlan, ...]
+    trunks: tuple[TrunkPlan, ...]
+
+
+class SubnetPlan(Struct, frozen=True):
+    """A virtual subnet; gateways carry one address per prefix."""
+
+    vsid: int
+    prefixes: tuple[str, ...]
+    gateways: tuple[str, ...]
+    gateway_mac: str
+
+
+class NetworkPlan(Struct, frozen=True):
+    """A VM network (routing domain)."""
+
+    name: str
+    rdid: str
+    subnets: tuple[SubnetPlan, ...]
+
+
+class Plan(Struct, frozen=True):
+    """A whole lab."""
+
+    name: str
+    networks: tuple[NetworkPlan, ...]
+    hosts: tuple[HostPlan, ...]
+    vms: tuple[VmPlan, ...]
+    fabric: FabricPlan
+    timers: Timers = "fast"
+
+    def host(self, name: str) -> HostPlan:
+        """The host called ``name``. Raises KeyError."""
+        for host in self.hosts:
+            if host.name == name:
+                return host
+        raise KeyError(name)
+
+    def vm(self, name: str) -> VmPlan:
+        """The VM called ``name``. Raises KeyError."""
+        for vm in self.vms:
+            if vm.name == name:
+                return vm
+        raise KeyError(name)
+
+
+def encode(plan: Plan) -> bytes:
+    """JSON of a Plan."""
+    return msgspec.json.encode(plan)
+
+
+def decode(data: bytes) -> Plan:
+    """The Plan in ``data``. Raises msgspec.DecodeError."""
+    return msgspec.json.decode(data, type=Plan)

@@ -1,0 +1,199 @@
+"""From a valid topology to a Plan: every name, address, MAC and MTU decided.
+
+Pure and deterministic. Given the Plan of a running lab, what that lab already uses (PAs, switch
+ports, interface names) is kept, so that a change touches as little as possible.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+from testbed.topology.fabric import build_fabric
+from testbed.topology.naming import assign_macs, canonical_mac, network_rdid, vm_mtu
+from testbed.topology.plan import (
+    CustomerRoute,
+    HostPlan,
+    HostPolicy,
+    LookupRecord,
+    NetworkPlan,
+    NicPlan,
+    Plan,
+    ProviderAddress,
+    SubnetPlan,
+    VmPlan,
+    VnicPlan,
+)
+from testbed.topology.schema import Network, Subnet, Topology, Vnic
+
+Pas = dict[tuple[str, int], str]  # PA by host and VSID
+
+
+def build(topology: Topology, previous: Plan | None = None) -> Plan:
+    """The Plan of a topology that has passed :func:`testbed.topology.validate.check`."""
+    macs = _macs(topology)
+    networks = tuple(_network(topology.name, network, macs) for network in topology.networks)
+    vms = _vms(topology, networks, macs)
+    pas = _provider_addresses(topology, vms, previous)
+    policies = _Policies(networks, vms, pas, ipaddress.ip_network(topology.fabric.pa_pool).prefixlen)
+    hosts = tuple(
+        HostPlan(
+            name=host.name,
+            nics=tuple(
+                NicPlan(nic.name, macs[f"{host.name}/{nic.name}"], topology.fabric.pa_mtu)
+                for nic in host.nics
+            ),
+            active_nic=host.team.active or host.nics[0].name,
+            policy=policies.host(host.name),
+            timers=topology.timers,
+            extensions=tuple(host.extensions),
+        )
+        for host in topology.hosts
+    )
+    fabric = build_fabric(topology, previous.fabric if previous else None)
+    return Plan(topology.name, networks, hosts, vms, fabric, topology.timers)
+
+
+def _macs(topology: Topology) -> dict[str, str]:
+    """MAC by identity: "host/nic", "vm/vnic index", "gateway/vsid"."""
+    given: dict[str, str] = {}
+    derived = [f"gateway/{subnet.vsid}" for network in topology.networks for subnet in network.subnets]
+    adapters: list[tuple[str, str | None]] = []
+    adapters += [(f"{host.name}/{nic.name}", nic.mac) for host in topology.hosts for nic in host.nics]
+    adapters += [(f"{vm.name}/{i}", vnic.mac) for vm in topology.vms for i, vnic in enumerate(vm.vnics)]
+    for identity, mac in adapters:
+        if mac is None:
+            derived.append(identity)
+        else:
+            given[identity] = canonical_mac(mac)
+    return given | assign_macs(derived, given.values())
+
+
+def _network(topology: str, network: Network, macs: dict[str, str]) -> NetworkPlan:
+    subnets = tuple(_subnet(subnet, macs[f"gateway/{subnet.vsid}"]) for subnet in network.subnets)
+    return NetworkPlan(network.name, network_rdid(topology, network), subnets)
+
+
+def _subnet(subnet: Subnet, gateway_mac: str) -> SubnetPlan:
+    given = {address.version: address for address in map(ipaddress.ip_address, subnet.gateways)}
+    prefixes = [ipaddress.ip_network(prefix) for prefix in subnet.prefixes]
+    gateways = tuple(str(given.get(prefix.version, prefix[1])) for prefix in prefixes)
+    return SubnetPlan(subnet.vsid, tuple(map(str, prefixes)), gateways, gateway_mac)
+
+
+def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, str]) -> tuple[VmPlan, ...]:
+    subnets = {subnet.vsid: (network.name, subnet) for network in networks for subnet in network.subnets}
+    pa_mtu = topology.fabric.pa_mtu
+
+    def adapter(vm: str, index: int, vnic: Vnic) -> VnicPlan:
+        name = f"eth{index}"
+        mac, mtu = macs[f"{vm}/{index}"], vm_mtu(pa_mtu, vnic.vsid)
+        if vnic.vsid == 0:
+            plain = tuple(str(ipaddress.ip_interface(address)) for address in vnic.addresses)
+            return VnicPlan(name, f"{vm}:{name}", 0, mac, mtu, addresses=plain)
+        network, subnet = subnets[vnic.vsid]
+        customer = tuple(_with_length(address, subnet.prefixes) for address in vnic.addresses)
+        return VnicPlan(name, f"{vm}:{name}", vnic.vsid, mac, mtu, network, customer, subnet.gateways)
+
+    return tuple(
+        VmPlan(
+            name=vm.name,
+            host=vm.host,
+            vnics=tuple(adapter(vm.name, i, vnic) for i, vnic in enumerate(vm.vnics)),
+            image=vm.image,
+            command=None if vm.command is None else tuple(vm.command),
+        )
+        for vm in topology.vms
+    )
+
+
+def _with_length(text: str, prefixes: Iterable[str]) -> str:
+    """The address with the length of the prefix it lies in."""
+    address = ipaddress.ip_address(text)
+    length = next(net.prefixlen for net in map(ipaddress.ip_network, prefixes) if address in net)
+    return f"{address}/{length}"
+
+
+def _provider_addresses(topology: Topology, vms: tuple[VmPlan, ...], previous: Plan | None) -> Pas:
+    """One PA for each VSID on each host that has a VM in it: the one it had, else the lowest free."""
+    pool = ipaddress.ip_network(topology.fabric.pa_pool)
+    needed: dict[str, set[int]] = {host.name: set() for host in topology.hosts}
+    for vm in vms:
+        needed[vm.host] |= {vnic.vsid for vnic in vm.vnics if vnic.vsid}
+    pas: Pas = {}
+    for host in previous.hosts if previous else ():
+        for pa in host.policy.provider_addresses:
+            usable = _in_pool(pa.provider_address, pool)
+            if usable and pa.virtual_subnet_id in needed.get(host.name, ()):
+                pas[host.name, pa.virtual_subnet_id] = pa.provider_address
+    taken = set(pas.values())
+    free = (str(address) for address in pool.hosts() if str(address) not in taken)
+    for name, vsids in needed.items():
+        for vsid in sorted(vsids):
+            if (name, vsid) not in pas:
+                pas[name, vsid] = next(free)
+    return pas
+
+
+def _in_pool(text: str, pool: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """Whether an address is one of the pool's, less its network and broadcast addresses."""
+    address = ipaddress.ip_address(text)
+    return address in pool and address not in (pool.network_address, pool.broadcast_address)
+
+
+class _Policies:
+    """The network policy of the whole lab, of which each host gets the part it needs."""
+
+    def __init__(
+        self, networks: tuple[NetworkPlan, ...], vms: tuple[VmPlan, ...], pas: Pas, pool_length: int
+    ) -> None:
+        self._pas = pas
+        self._pool_length = pool_length
+        self._networks = networks
+        self._records: dict[int, list[LookupRecord]] = {}  # of VMs, by VSID
+        for vm in vms:
+            for vnic in vm.vnics:
+                if vnic.vsid:
+                    pa = pas[vm.host, vnic.vsid]
+                    self._records.setdefault(vnic.vsid, []).extend(
+                        LookupRecord(address.partition("/")[0], vnic.vsid, vnic.mac, pa, vm.name)
+                        for address in vnic.addresses
+                    )
+
+    def host(self, name: str) -> HostPolicy:
+        """The policy of one host: that of every routing domain of which it has a VM."""
+        own = {vsid: pa for (host, vsid), pa in sorted(self._pas.items()) if host == name}
+        records: list[LookupRecord] = []
+        routes: list[CustomerRoute] = []
+        for network in self._networks:
+            mine = [subnet.vsid for subnet in network.subnets if subnet.vsid in own]
+            if not mine:
+                continue
+            for subnet in network.subnets:
+                pa = own.get(subnet.vsid, own[min(mine)])
+                records += self._gateways(subnet, pa)
+                records += self._records.get(subnet.vsid, [])
+                routes += _on_link(network.rdid, subnet)
+        return HostPolicy(
+            lookup_records=tuple(sorted(records, key=_record_order)),
+            customer_routes=tuple(routes),
+            provider_addresses=tuple(
+                ProviderAddress(pa, self._pool_length, vsid) for vsid, pa in own.items()
+            ),
+        )
+
+    def _gateways(self, subnet: SubnetPlan, pa: str) -> Iterator[LookupRecord]:
+        for gateway in subnet.gateways:
+            yield LookupRecord(gateway, subnet.vsid, subnet.gateway_mac, pa)
+
+
+def _record_order(record: LookupRecord) -> tuple[int, int, bytes]:
+    """By VSID and address, so that the order of VMs in the file makes no difference."""
+    address = ipaddress.ip_address(record.customer_address)
+    return record.virtual_subnet_id, address.version, address.packed
+
+
+def _on_link(rdid: str, subnet: SubnetPlan) -> Iterator[CustomerRoute]:
+    for prefix in subnet.prefixes:
+        next_hop = "::" if ":" in prefix else "0.0.0.0"  # noqa: S104 - means on-link, nothing is bound
+        yield CustomerRoute(rdid, subnet.vsid, prefix, next_hop)

@@ -1,0 +1,114 @@
+"""The topology file as typed data: what a user may write.
+
+Every struct refuses unknown keys. Types and ranges that concern one value alone are
+checked here; what concerns several values (duplicates, overlaps, references) is checked
+in :mod:`testbed.topology.validate`. The JSON Schema is generated from these structs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\Z",
+        description="lower-case letters, digits and inner hyphens, at most 32 characters",
+    ),
+]
+# 0: not virtualised. 1-0xFFF are reserved and 0xFFFFFF is for NVE-NVE use (RFC 7637 section 3.2);
+# the gap is refused in validate.py, which can say why.
+Vsid = Annotated[int, Meta(ge=0, le=0xFFFFFF, description="virtual subnet id; 0: not virtualised")]
+Guid = Annotated[
+    str,
+    Meta(pattern=r"\A\{?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\}?\Z", description="a GUID"),
+]
+Mac = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", description="a MAC address")]
+Mtu = Annotated[int, Meta(ge=1280, le=65535, description="bytes of IP packet")]
+Wire = Literal["frames", "aggregated"]
+
+
+class Subnet(Struct, frozen=True, forbid_unknown_fields=True):
+    """A virtual subnet: one VSID, at most one prefix of each address family."""
+
+    vsid: Vsid
+    prefixes: Annotated[list[str], Meta(min_length=1)]
+    gateways: list[str] = []  # default: the lowest address of each prefix
+
+
+class Network(Struct, frozen=True, forbid_unknown_fields=True):
+    """A VM network: one routing domain (RDID) and its virtual subnets."""
+
+    name: Name
+    subnets: Annotated[list[Subnet], Meta(min_length=1)]
+    rdid: Guid | None = None  # default: derived from the topology's and the network's name
+
+
+class Nic(Struct, frozen=True, forbid_unknown_fields=True):
+    """An emulated physical NIC of a host."""
+
+    name: Name
+    mac: Mac | None = None
+
+
+class Team(Struct, frozen=True, forbid_unknown_fields=True):
+    """The host's team of NICs; one member is active."""
+
+    active: Name | None = None  # default: the first NIC
+
+
+class Host(Struct, frozen=True, forbid_unknown_fields=True):
+    """A hypervisor host."""
+
+    name: Name
+    nics: Annotated[list[Nic], Meta(min_length=1, max_length=8)]
+    team: Team = msgspec.field(default_factory=Team)
+    extensions: list[str] = []
+
+
+class Vnic(Struct, frozen=True, forbid_unknown_fields=True):
+    """A VM's network adapter. Addresses are CAs; a prefix length is needed for VSID 0 only."""
+
+    vsid: Vsid
+    addresses: list[str] = []
+    mac: Mac | None = None
+
+
+class Vm(Struct, frozen=True, forbid_unknown_fields=True):
+    """A tenant's virtual machine."""
+
+    name: Name
+    host: Name
+    vnics: Annotated[list[Vnic], Meta(min_length=1, max_length=8)]
+    image: str | None = None  # docker engine only; default: the node image
+    command: list[str] | None = None
+
+
+class Fabric(Struct, frozen=True, forbid_unknown_fields=True):
+    """Top-of-rack switches and the provider address space."""
+
+    switches: Annotated[list[Name], Meta(min_length=1)]
+    pa_mtu: Mtu = 1500
+    pa_pool: str = "192.168.0.0/20"
+
+
+class Link(Struct, frozen=True, forbid_unknown_fields=True):
+    """A cable: "host:nic" to a switch, or switch to switch."""
+
+    endpoints: Annotated[list[str], Meta(min_length=2, max_length=2)]
+    wire: Wire = "frames"
+
+
+class Topology(Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole topology file."""
+
+    name: Name
+    networks: list[Network]
+    hosts: Annotated[list[Host], Meta(min_length=1)]
+    vms: list[Vm]
+    fabric: Fabric
+    links: list[Link]
+    timers: Literal["fast", "rfc"] = "fast"

@@ -1,0 +1,139 @@
+"""Switches and cables: bridges and veth pairs in the fabric namespace, NIC hardware in the hosts'."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from testbed.namespaces import in_netns
+from testbed.nic.bpf import loader
+from testbed.nic.features import CABLE_FABRIC, CABLE_HOST, set_features
+from testbed.topology.plan import CablePlan, HostPlan, SwitchPlan, TrunkPlan
+from testbed.topology.schema import Wire
+from testbed.wiring import sysctl
+
+# tc handles of the two hooks of clsact (linux/pkt_sched.h)
+_CLSACT_INGRESS = 0xFFFFFFF2
+_CLSACT_EGRESS = 0xFFFFFFF3
+
+Netns = Mapping[str, int]  # host name -> descriptor of its network namespace
+
+
+class Wiring:
+    """Everything that is done in one fabric namespace. ``hosts`` maps host names to namespaces."""
+
+    def __init__(self, fabric: int, hosts: Netns) -> None:
+        self._fabric = fabric
+        self._hosts = hosts
+
+    def add(
+        self,
+        switches: Sequence[SwitchPlan],
+        cables: Sequence[CablePlan],
+        trunks: Sequence[TrunkPlan],
+        hosts: Mapping[str, HostPlan],
+    ) -> None:
+        """Make switches, then the links. ``hosts``: the plans of the hosts at the cables' ends."""
+        with in_netns(self._fabric):
+            sysctl.write(sysctl.SILENT)
+            with IPRoute() as ip:
+                for switch in switches:
+                    ip.link("add", ifname=switch.interface, kind="bridge", br_stp_state=0)
+                    ip.link("set", index=_index(ip, switch.interface), state="up")
+                for host in {cable.host for cable in cables}:
+                    with in_netns(self._hosts[host]):
+                        sysctl.write(sysctl.SILENT)
+                for trunk in trunks:
+                    _add_trunk(ip, trunk)
+                for cable in cables:
+                    self._add_cable(ip, cable, hosts[cable.host])
+        self._add_hardware(cables)
+
+    def remove(
+        self, switches: Sequence[SwitchPlan], cables: Sequence[CablePlan], trunks: Sequence[TrunkPlan]
+    ) -> None:
+        """Remove links, then switches; what is gone already (with its host) is no error."""
+        names = [cable.interface for cable in cables]
+        names += [trunk.ends[0].interface for trunk in trunks]
+        names += [switch.interface for switch in switches]
+        with in_netns(self._fabric), IPRoute() as ip:
+            for name in names:
+                for index in ip.link_lookup(ifname=name):
+                    ip.link("del", index=index)
+
+    def set_wire(self, cables: Sequence[CablePlan], wire: Wire | None = None) -> None:
+        """Switch running cables to ``wire``, or to what each one's plan says."""
+        with in_netns(self._fabric):
+            for cable in cables:
+                set_features(cable.interface, CABLE_FABRIC[wire or cable.wire])
+        for cable in cables:
+            with in_netns(self._hosts[cable.host]):
+                set_features(cable.nic, CABLE_HOST[wire or cable.wire])
+
+    def _add_cable(self, ip: Any, cable: CablePlan, host: HostPlan) -> None:
+        nic = next(nic for nic in host.nics if nic.name == cable.nic)
+        ip.link(
+            "add",
+            ifname=cable.interface,
+            kind="veth",
+            mtu=nic.mtu,
+            peer={"ifname": cable.nic, "net_ns_fd": self._hosts[cable.host], "address": nic.mac, "mtu": nic.mtu},
+        )
+        set_features(cable.interface, CABLE_FABRIC[cable.wire])
+        index = _index(ip, cable.interface)
+        ip.link("set", index=index, master=_index(ip, cable.switch_interface), state="up")
+
+    def _add_hardware(self, cables: Sequence[CablePlan]) -> None:
+        if not cables:
+            return
+        transmit, receive = loader.load("nic", "nic_tx", "nic_rx")
+        try:
+            for cable in cables:
+                with in_netns(self._hosts[cable.host]), IPRoute() as ip:
+                    index = _index(ip, cable.nic)
+                    ip.tc("add", "clsact", index)
+                    _attach(ip, index, _CLSACT_EGRESS, transmit, "nic_tx")
+                    _attach(ip, index, _CLSACT_INGRESS, receive, "nic_rx")
+                    set_features(cable.nic, CABLE_HOST[cable.wire])
+                    ip.link("set", index=index, state="up")
+        finally:
+            os.close(transmit)
+            os.close(receive)
+
+
+def _attach(ip: Any, index: int, parent: int, program: int, name: str) -> None:
+    ip.tc("add-filter", "bpf", index, ":1", fd=program, name=name, parent=parent, classid=1, direct_action=True)
+
+
+def _add_trunk(ip: Any, trunk: TrunkPlan) -> None:
+    one, other = trunk.ends
+    ip.link("add", ifname=one.interface, kind="veth", peer={"ifname": other.interface})
+    for end in trunk.ends:
+        ip.link("set", index=_index(ip, end.interface), master=_index(ip, end.switch_interface), state="up")
+
+
+def _index(ip: Any, interface: str) -> int:
+    """Index of an interface in the namespace of ``ip``. Raises LookupError."""
+    found = ip.link_lookup(ifname=interface)
+    if not found:
+        raise LookupError(f"interface {interface} is not there")
+    return int(found[0])
+
+
+def bridge_ports(fabric: int) -> dict[str, list[str]]:
+    """Bridges of the fabric namespace and the interfaces that are their ports, as they are now."""
+    with in_netns(fabric), IPRoute() as ip:
+        links = list(ip.get_links())
+    names = {link["index"]: str(link.get("ifname")) for link in links}
+    found: dict[str, list[str]] = {}
+    for link in links:
+        info = link.get("linkinfo")
+        if info is not None and info.get("kind") == "bridge":
+            found.setdefault(names[link["index"]], [])
+    for link in links:
+        if (master := link.get("master")) in names and names[master] in found:
+            found[names[master]].append(names[link["index"]])
+    return found

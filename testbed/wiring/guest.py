@@ -1,0 +1,83 @@
+"""A VM's adapters: TAP device, addresses, routes."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from typing import Any
+
+from pyroute2 import IPRoute
+
+from testbed.errors import LabError
+from testbed.namespaces import in_netns
+from testbed.topology.plan import Timers, VmPlan, VnicPlan
+from testbed.wiring import sysctl, tap
+
+# A super-packet and the 42 bytes of NVGRE must fit the outer IPv4 total length.
+GSO_MAX_SIZE = 65000
+_IFA_F_TENTATIVE, _IFA_F_DADFAILED = 0x40, 0x08
+
+
+def create_adapters(netns: int, vm: VmPlan) -> list[tuple[VnicPlan, int]]:
+    """The VM's NICs, down and without addresses; with each the descriptor of its queue."""
+    with in_netns(netns):
+        sysctl.write(sysctl.GUEST)
+        queues = [(vnic, tap.open_queue(vnic.interface)) for vnic in vm.vnics]
+        with IPRoute() as ip:
+            ip.link("set", index=1, state="up")
+            for vnic, _ in queues:
+                index = ip.link_lookup(ifname=vnic.interface)[0]
+                ip.link("set", index=index, address=vnic.mac, mtu=vnic.mtu, gso_max_size=GSO_MAX_SIZE)
+    return queues
+
+
+def configure(netns: int, vm: VmPlan, timers: Timers) -> None:
+    """Boot the VM's network: adapters up, addresses, default routes of the first adapter."""
+    with in_netns(netns), IPRoute() as ip:
+        for position, vnic in enumerate(vm.vnics):
+            if timers == "fast":
+                sysctl.write(sysctl.fast_neighbor_discovery(vnic.interface))
+            index = ip.link_lookup(ifname=vnic.interface)[0]
+            ip.link("set", index=index, state="up")
+            for text in vnic.addresses:
+                address = ipaddress.ip_interface(text)
+                ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
+            for gateway in vnic.gateways if position == 0 else ():
+                version = ipaddress.ip_address(gateway).version
+                default = "0.0.0.0/0" if version == 4 else "::/0"
+                ip.route("add", dst=default, gateway=gateway, oif=index)
+
+
+def addresses(netns: int) -> dict[str, list[dict[str, Any]]]:
+    """Live addresses by interface: [{"address": "10.0.0.5/24", "tentative", "duplicate"}], without ``lo``."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    with in_netns(netns), IPRoute() as ip:
+        names = {link["index"]: link.get("ifname") for link in ip.get_links() if link["index"] != 1}
+        for name in names.values():
+            found[name] = []
+        for entry in ip.get_addr():
+            if entry["index"] not in names:
+                continue
+            flags = entry.get("flags") or 0
+            found[names[entry["index"]]].append(
+                {
+                    "address": f"{entry.get('address')}/{entry['prefixlen']}",
+                    "tentative": bool(flags & _IFA_F_TENTATIVE),
+                    "duplicate": bool(flags & _IFA_F_DADFAILED),
+                }
+            )
+    return found
+
+
+def wait_until_settled(netns: int, vm: VmPlan, deadline: float) -> None:
+    """Return once no address of the VM is tentative. ``deadline`` is on the monotonic clock."""
+    while True:
+        entries = [entry for found in addresses(netns).values() for entry in found]
+        if duplicate := [entry["address"] for entry in entries if entry["duplicate"]]:
+            raise LabError(f"{vm.name}: another machine has {', '.join(duplicate)}")
+        tentative = [entry["address"] for entry in entries if entry["tentative"]]
+        if not tentative:
+            return
+        if time.monotonic() > deadline:
+            raise LabError(f"{vm.name}: still tentative: {', '.join(tentative)}")
+        time.sleep(0.01)  # a poll with a deadline

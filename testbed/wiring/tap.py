@@ -1,0 +1,44 @@
+"""A VM's NIC: a TAP device in the VM's network namespace whose queue the host's switch reads.
+
+The queue hands over super-packets with offload metadata (IFF_VNET_HDR). The device persists when
+the switch closes the queue, as a NIC stays in a VM whose switch is restarted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+from testbed.errors import MachineLacks
+
+# linux/if_tun.h
+_TUNSETIFF = 0x400454CA
+_TUNSETPERSIST = 0x400454CB
+_TUNSETOFFLOAD = 0x400454D0
+_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+_CSUM, _TSO4, _TSO6, _TSO_ECN = 1, 2, 4, 8
+
+_DEVICE = "/dev/net/tun"
+
+
+def open_queue(interface: str) -> int:
+    """Create the TAP device ``interface`` (or take it over) in the calling thread's network namespace.
+
+    Returns the queue's descriptor. Raises MachineLacks without TUN/TAP, OSError.
+    """
+    try:
+        descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, PermissionError) as error:
+        raise MachineLacks(
+            f"{_DEVICE}: {error.strerror}: load the module tun, or give the container the device"
+        ) from error
+    try:
+        flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
+        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
+        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _CSUM | _TSO4 | _TSO6 | _TSO_ECN)
+        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor

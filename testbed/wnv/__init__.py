@@ -1,0 +1,1 @@
+"""The WNV filter: Hyper-V Network Virtualization inside the switch."""
