@@ -3,6 +3,12 @@
 #   docker build -t testbed .          in a checkout, with Docker's own network
 #   testbed image build                what `testbed up` does: see testbed/engines/docker/image.py
 #
+# The command line in a container, for a machine that has nothing but Docker (the lab's folder has one path for all):
+#
+#   docker run --rm -it --pid=host --network none --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add SYS_PTRACE \
+#       --device /dev/net/tun --security-opt systempaths=unconfined -v /run/testbed:/run/testbed \
+#       -v /var/run/docker.sock:/var/run/docker.sock testbed testbed up /opt/testbed/topologies/4host.yaml
+#
 # Order of the layers: what changes seldom comes first, so that a changed .py file costs seconds.
 ARG BASE=debian:bookworm-slim
 
@@ -41,6 +47,6 @@ FROM system AS node
 LABEL testbed.image=node
 COPY images/node/testbed /usr/local/bin/testbed
 COPY --from=code /opt/testbed /opt/testbed
-# tini is the first process of a node: it reaps what commands leave behind.
-ENTRYPOINT ["/usr/bin/tini", "--"]
+# tini reaps what commands leave behind; -s: also where it is not process 1 (docker run --pid=host).
+ENTRYPOINT ["/usr/bin/tini", "-s", "--"]
 CMD ["testbed", "--help"]

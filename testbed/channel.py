@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +52,10 @@ class Channel:
             self.socket.sendall(body)
         else:
             self.socket.sendall(head + body)
+
+    def readable(self) -> bool:
+        """Whether ``receive`` would find something (a message, or the end) without waiting."""
+        return bool(select.select([self.socket], [], [], 0)[0])
 
     def receive(self) -> tuple[Message, list[int]] | None:
         """The next message and its descriptors, or None when the peer has closed."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import click
 
 from testbed.cli.output import format_option, print_json, print_table, progress
-from testbed.errors import BadInput, LabError, TestbedError
+from testbed.errors import BadInput, LabError, MachineLacks, TestbedError
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 set_option = click.option(
@@ -41,6 +42,8 @@ def up(file: Path, settings: tuple[str, ...], name: str | None, engine_name: str
 
     plan = plan_from_file(file, variables(settings))
     _check_name(name)
+    if os.geteuid() != 0:
+        raise MachineLacks("network namespaces and NICs can be made by root only: use sudo")
     engine, why = choose(engine_name)
     if output == "table":
         click.echo(f"engine: {engine.name} ({why})", err=True)

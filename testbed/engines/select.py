@@ -33,7 +33,9 @@ def choose(name: str) -> tuple[Engine, str]:
     answers, why = available()
     if name == "docker":
         if not answers:
-            raise MachineLacks(f"the docker engine does not answer: {why}; start it, or use --engine namespaces")
+            raise MachineLacks(
+                f"the docker engine does not answer: {why}; start it, or use --engine namespaces"
+            )
         return by_name("docker"), "asked for"
     if name != "auto":
         raise BadInput(f"unknown engine {name!r}: one of {', '.join(NAMES)}")

@@ -74,7 +74,12 @@ class Agent:
             self._pa.close()
         mac = next(nic.mac for nic in plan.nics if nic.name == plan.active_nic)
         self._pa = PaSpace(
-            self._loop, plan.active_nic, parse_mac(mac), TIMERS[plan.timers], self._neighbor, self._push_policy
+            self._loop,
+            plan.active_nic,
+            parse_mac(mac),
+            TIMERS[plan.timers],
+            self._neighbor,
+            self._push_policy,
         )
 
     def _attach(self, port: Message, descriptors: list[int]) -> Reply:
@@ -149,6 +154,8 @@ class Agent:
         return answer[0]["result"]
 
     def _from_worker(self) -> None:
+        if not self._worker.readable():
+            return  # an order in the same turn of the loop has read it already
         answer = self._worker.receive()
         if answer is None:
             print("the switch worker has died", file=sys.stderr, flush=True)

@@ -86,11 +86,13 @@ class PaSpace:
         loop.add_reader(self._socket, self._receive)
 
     def close(self) -> None:
-        """Leave the PA network."""
+        """Leave the PA network; its neighbors are reported as gone, so that nothing waits for them."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
-        for timer in self._asking.values():
+        for address, timer in self._asking.items():
             timer.cancel()
+            self._on_neighbor(address, None)
+        self._asking.clear()
         self._states.clear()
 
     # ---- this host's addresses ------------------------------------------------------------
@@ -183,9 +185,7 @@ class PaSpace:
         if message.sender_ip != _ANY:
             self._confirmed(message.sender_ip, message.sender_mac)
         if message.operation == arp.REQUEST and self._states.get(message.target_ip) is AddressState.PREFERRED:
-            reply = arp.Arp(
-                arp.REPLY, self._mac, message.target_ip, message.sender_mac, message.sender_ip
-            )
+            reply = arp.Arp(arp.REPLY, self._mac, message.target_ip, message.sender_mac, message.sender_ip)
             self._send(arp.build(reply, message.sender_mac))
 
     def _detect_conflict(self, message: arp.Arp) -> None:

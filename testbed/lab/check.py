@@ -74,7 +74,7 @@ def check(lab: Lab) -> dict[str, Any]:
             for interface, entries in live.items()
             if interface in networks
             for entry in entries
-            if not (address := ipaddress.ip_interface(entry["address"])).is_link_local
+            if not (address := ipaddress.ip_interface(entry["address"])).is_link_local and not entry["duplicate"]
         ]
         guests.append(Guest(vm.name, frozenset(networks.values()), tuple(addresses)))
     probes = plan_probes(guests)

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from testbed.engines.base import LabRef
-from testbed.errors import BadInput, LabError
+from testbed.errors import BadInput, LabError, MachineLacks
 from testbed.processes import ProcessId
 from testbed.topology import plan as plans
 
@@ -52,7 +52,7 @@ def state_dir() -> Path:
     try:
         (folder / "labs").mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise LabError(f"the state folder {folder} can't be made: {error.strerror}; run as root") from error
+        raise MachineLacks(f"the state folder {folder} can't be made: {error.strerror}; run as root") from error
     return folder
 
 

@@ -21,6 +21,8 @@ ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
 
 _IPV6_HEADER = struct.Struct("!IHBB16s16s")
 _ICMP_OFFSET = ethernet.HEADER + 40
+_FRAGMENT, _AUTHENTICATION = 44, 51
+_EXTENSIONS = (0, 43, _FRAGMENT, _AUTHENTICATION, 60)  # hop-by-hop, routing, ..., destination options
 _OPTION_SOURCE_LINK = 1
 _OPTION_TARGET_LINK = 2
 
@@ -46,10 +48,26 @@ class Neighbor(NamedTuple):
 
 
 def icmpv6_type(frame: Buffer) -> int | None:
-    """The ICMPv6 type of a frame whose Ethernet type is IPv6, or None when it is not plain ICMPv6."""
-    if len(frame) <= _ICMP_OFFSET or frame[20] != NEXT_HEADER_ICMPV6:
+    """The ICMPv6 type of a frame whose Ethernet type is IPv6, or None when it carries none.
+
+    Looks behind extension headers: they would hide a router advertisement otherwise (RFC 7113
+    section 2.1). Of a fragment only the first has a type.
+    """
+    if len(frame) < _ICMP_OFFSET:
         return None
-    return frame[_ICMP_OFFSET]
+    header, offset = frame[20], _ICMP_OFFSET
+    while header != NEXT_HEADER_ICMPV6:
+        if header not in _EXTENSIONS or len(frame) < offset + 8:
+            return None
+        following, length = frame[offset], frame[offset + 1]
+        if header == _FRAGMENT:
+            if (frame[offset + 2] << 8 | frame[offset + 3]) & 0xFFF8:
+                return None
+            offset += 8
+        else:
+            offset += (length + 2) * 4 if header == _AUTHENTICATION else (length + 1) * 8
+        header = following
+    return frame[offset] if len(frame) > offset else None
 
 
 def parse(frame: Buffer) -> Neighbor:

@@ -37,7 +37,12 @@ class Outer(NamedTuple):
 
 
 def template(
-    destination_mac: bytes, source_mac: bytes, source_pa: bytes, destination_pa: bytes, vsid: int, flow_id: int
+    destination_mac: bytes,
+    source_mac: bytes,
+    source_pa: bytes,
+    destination_pa: bytes,
+    vsid: int,
+    flow_id: int,
 ) -> bytes:
     """42 outer bytes with IP length and checksum zero.
 
@@ -46,7 +51,10 @@ def template(
     """
     ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, 0, 0x4000, 64, PROTOCOL_GRE, 0, source_pa, destination_pa)
     return ethernet.build(
-        destination_mac, source_mac, ethernet.TYPE_IPV4, ip + GRE_WORDS + (vsid << 8 | flow_id).to_bytes(4, "big")
+        destination_mac,
+        source_mac,
+        ethernet.TYPE_IPV4,
+        ip + GRE_WORDS + (vsid << 8 | flow_id).to_bytes(4, "big"),
     )
 
 
@@ -62,7 +70,7 @@ def parse(frame: Buffer) -> Outer:
     if frame[14] != 0x45:
         raise MalformedFrame("outer IPv4 header is not 20 bytes")
     total = frame[16] << 8 | frame[17]
-    if total < OUTER or 14 + total > len(frame):
+    if total < OVERHEAD or 14 + total > len(frame):
         raise MalformedFrame("outer IPv4 length lies")
     if (frame[20] << 8 | frame[21]) & 0x3FFF:
         raise MalformedFrame("outer fragment")

@@ -49,16 +49,21 @@ class Encapsulate:
         self._drops = drops
 
     def __call__(self, end: int) -> None:
+        """Encapsulate and send the packet that ends at ``end``."""
         data = self._data
-        if data[0] & NEEDS_CSUM:
-            flags, gso_type, header, gso_size, start, offset = _unpack_vnet(data, 0)
-            _pack_vnet(data, 0, flags, gso_type, header + _OUTER, gso_size, start + _OUTER, offset)
-        data[WIRE:_OUTER_END] = self._header
         length = end - _IP_START
         uplink = self._uplink
         if length > _LONGEST:
             _count(self._drops, uplink.name, Drop.TX_OVERSIZE)
             return
+        if data[0] & NEEDS_CSUM:
+            flags, gso_type, header, gso_size, start, offset = _unpack_vnet(data, 0)
+            try:
+                _pack_vnet(data, 0, flags, gso_type, header + _OUTER, gso_size, start + _OUTER, offset)
+            except struct.error:  # headers of 64 KB: they are as long as the VM says
+                _count(self._drops, uplink.name, Drop.TX_OVERSIZE)
+                return
+        data[WIRE:_OUTER_END] = self._header
         total = self._base + length
         _pack_u16(data, _LENGTH_AT, length)
         _pack_u16(data, _CHECKSUM_AT, (total & 0xFFFF) + (total >> 16) ^ 0xFFFF)
@@ -83,14 +88,19 @@ class Decapsulate:
         self._drops = drops
 
     def __call__(self, end: int) -> None:
+        """Decapsulate the packet that ends at ``end`` and hand it over."""
         data = self._data
         flags, gso_type, header, gso_size, start, offset = _unpack_vnet(data, 0)
+        port = self._port
         if flags & NEEDS_CSUM:
             header = header - _OUTER if header > _OUTER else 0
-            _pack_vnet(data, _DECAPSULATED, flags, gso_type, header, gso_size, start - _OUTER, offset)
+            try:
+                _pack_vnet(data, _DECAPSULATED, flags, gso_type, header, gso_size, start - _OUTER, offset)
+            except struct.error:  # the checksum to complete is one of the outer headers
+                _count(self._drops, port.name, Drop.MALFORMED)
+                return
         else:
             _pack_vnet(data, _DECAPSULATED, flags, 0, 0, 0, 0, 0)
-        port = self._port
         try:
             os.write(port.descriptor, self._view[_DECAPSULATED:end])
         except OSError:
@@ -113,6 +123,7 @@ class Deliver:
         self._drops = drops
 
     def __call__(self, end: int) -> None:
+        """Hand over the packet that ends at ``end``."""
         buffer, start, port = self._buffer, self._start, self._port
         if self._macs:
             buffer.data[start : start + 12] = self._macs
@@ -136,6 +147,7 @@ class ToWire:
         self._drops = drops
 
     def __call__(self, end: int) -> None:
+        """Send the packet that ends at ``end``."""
         buffer, uplink = self._buffer, self._uplink
         try:
             uplink.send_parts([buffer.vnet, buffer.view[INNER:end]])
@@ -156,6 +168,7 @@ class Replicate:
         self._actions = actions
 
     def __call__(self, end: int) -> None:
+        """Do all actions with the packet that ends at ``end``."""
         vnet = bytes(self._buffer.vnet)
         for action in self._actions:
             self._buffer.vnet[:] = vnet
@@ -173,6 +186,7 @@ class Discard:
         self._reason = reason
 
     def __call__(self, end: int) -> None:
+        """Count the drop."""
         _count(self._drops, self._name, self._reason)
 
 

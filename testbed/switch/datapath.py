@@ -52,7 +52,7 @@ _TRANSPORTS = (6, 17)
 _FRAGMENT = 0x3FFF
 _TYPE_HIGH, _TYPE_LOW = INNER + 12, INNER + 13
 _LENGTH_HIGH, _LENGTH_LOW = WIRE + nvgre.LENGTH_AT, WIRE + nvgre.LENGTH_AT + 1
-_IP_START = WIRE + 14
+_IP_START, _IP_END = WIRE + 14, WIRE + 34
 _V4_HEAD = b"\x08\x00\x45"
 
 
@@ -105,7 +105,8 @@ class Datapath:
         """Take up to a batch of frames from a NIC."""
         buffer = self._buffer
         data, view = buffer.data, buffer.view
-        receive_into, flows, key_nvgre = uplink.receive_into, uplink.flows, _key_nvgre
+        receive_into, flows = uplink.receive_into, uplink.flows
+        key_nvgre, from_bytes = _key_nvgre, int.from_bytes
         for _ in range(BATCH):
             try:
                 end = receive_into(view)
@@ -114,7 +115,12 @@ class Datapath:
             uplink.rx_packets += 1
             uplink.rx_bytes += end - WIRE
             action = None
-            if end >= _END_NVGRE and data[_LENGTH_HIGH] << 8 | data[_LENGTH_LOW] == end - _IP_START:
+            # Not in the key, as they differ per packet: length and checksum (0 modulo 0xFFFF if right)
+            if (
+                end >= _END_NVGRE
+                and data[_LENGTH_HIGH] << 8 | data[_LENGTH_LOW] == end - _IP_START
+                and not from_bytes(data[_IP_START:_IP_END], "big") % 0xFFFF
+            ):
                 action = flows.get(key_nvgre(data, WIRE))
             if action is None:
                 self._first_from_wire(uplink, end)
@@ -129,12 +135,15 @@ class Datapath:
             return _key_ipv6(data, INNER)
         return None
 
-    def _first_from_vm(self, port: Port, key: tuple[object, ...] | None, end: int) -> None:
+    def _first_from_vm(
+        self, port: Port, key: tuple[object, ...] | None, end: int, only: bytes | None = None
+    ) -> None:
         packet = Packet(self._buffer.view[INNER:end], port)
+        packet.only = only
         action = self._decide(packet, self.pipeline.outbound, port.name, INNER, end)
         if action is None:
             return
-        if key and _cacheable(key):
+        if key and not packet.waiting and _cacheable(key):
             _remember(port.flows, key, action)
         action(end)
 
@@ -169,6 +178,8 @@ class Datapath:
         if isinstance(verdict, Hold):
             self._hold(verdict.next_hop, source, start, end)
             return None
+        for next_hop in packet.waiting:
+            self._hold(next_hop, source, start, end)
         actions = self._compile(packet, start)
         return actions[0] if len(actions) == 1 else Replicate(self._buffer, actions)
 
@@ -180,7 +191,10 @@ class Datapath:
                 actions.append(Decapsulate(buffer, port, drops))
             else:
                 actions.append(Deliver(buffer, start, packet.macs, port, drops))
+        actions.extend(Discard(drops, packet.source.name, reason) for reason in packet.lost)
         if packet.uplink is None:
+            if packet.tunnels or packet.to_wire:
+                actions.append(Discard(drops, packet.source.name, Drop.NO_UPLINK))
             return actions
         if packet.to_wire:
             actions.append(ToWire(buffer, packet.uplink, drops))
@@ -216,19 +230,20 @@ class Datapath:
         self.state.forget_flows()
         for source, vnet, frame in self._held.pop(next_hop, ()):
             port = self.state.ports.get(source)
-            if port is None:
-                continue
             end = self._buffer.restore(INNER, vnet, frame)
             if mac is None:
                 Discard(self.drops, source, Drop.PA_UNREACHABLE)(end)
+            elif port is None:
+                Discard(self.drops, source, Drop.PORT_REMOVED)(end)
             else:
-                self._first_from_vm(port, None, end)
+                self._first_from_vm(port, None, end, next_hop)
 
 
 def _cacheable(key: tuple[object, ...]) -> bool:
     if len(key) == 4:
         head, fragment, protocol, _ = key
-        assert isinstance(head, bytes) and isinstance(fragment, int)
+        assert isinstance(head, bytes)
+        assert isinstance(fragment, int)
         return protocol in _TRANSPORTS and not fragment & _FRAGMENT and head[12:] == _V4_HEAD
     return key[1] in _TRANSPORTS
 

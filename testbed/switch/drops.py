@@ -12,6 +12,7 @@ class Drop(StrEnum):
     MALFORMED = "malformed"  # truncated, or a length lies
     INNER_TAGGED = "inner-tagged"  # 802.1Q tag inside NVGRE (RFC 7637 section 3.3)
     PORT_REFUSED = "port-refused"  # the VM's NIC took no more (down, or its queue is full)
+    PORT_REMOVED = "port-removed"  # it went while its packet waited for a PA neighbor
     # WNV filter, from a VM
     NOT_IP = "not-ip"  # HNV carries IP and ARP only
     NO_CUSTOMER_ROUTE = "no-customer-route"

@@ -40,7 +40,9 @@ class Tunnel:
 
     __slots__ = ("destination_pa", "flow_id", "next_hop", "source_pa", "vsid")
 
-    def __init__(self, source_pa: bytes, destination_pa: bytes, next_hop: bytes, vsid: int, flow_id: int) -> None:
+    def __init__(
+        self, source_pa: bytes, destination_pa: bytes, next_hop: bytes, vsid: int, flow_id: int
+    ) -> None:
         self.source_pa = source_pa
         self.destination_pa = destination_pa
         self.next_hop = next_hop
@@ -54,9 +56,25 @@ class Packet:
     frame: the Ethernet frame as it entered the switch (from a VM: the CA frame; from a NIC: the
     whole outer frame). ``macs`` are the 12 address bytes the CA frame leaves with. Destinations:
     ``ports``, and through the team's ``uplink`` either ``tunnels`` or, for VSID 0, the frame as it is.
+
+    Of a packet with several copies, those in ``waiting`` (PA next hops) leave once these are resolved,
+    and those in ``lost`` never. ``only``: the copies through other next hops have left before.
     """
 
-    __slots__ = ("frame", "macs", "outer", "ports", "source", "to_wire", "tunnels", "uplink", "vsid")
+    __slots__ = (
+        "frame",
+        "lost",
+        "macs",
+        "only",
+        "outer",
+        "ports",
+        "source",
+        "to_wire",
+        "tunnels",
+        "uplink",
+        "vsid",
+        "waiting",
+    )
 
     def __init__(self, frame: Buffer, source: Port | Uplink, vsid: int = 0) -> None:
         self.frame = frame
@@ -66,5 +84,8 @@ class Packet:
         self.outer: Outer | None = None
         self.ports: tuple[Port, ...] = ()
         self.tunnels: tuple[Tunnel, ...] = ()
+        self.waiting: tuple[bytes, ...] = ()
+        self.lost: tuple[Drop, ...] = ()
+        self.only: bytes | None = None
         self.to_wire = False
         self.uplink: Uplink | None = None

@@ -52,7 +52,6 @@ class Port:
         os.close(self.descriptor)
 
 
-
 class PortStage:
     """First stage: a port with a VSID marks its packets with it (hnv statement 17)."""
 

@@ -46,8 +46,10 @@ class SwitchState:
 
     def forget_flows(self) -> None:
         """Drop every cached action: a policy, port or neighbor has changed."""
-        for holder in (*self.ports.values(), *self.uplinks.values()):
-            holder.flows.clear()
+        for port in self.ports.values():
+            port.flows.clear()
+        for uplink in self.uplinks.values():
+            uplink.flows.clear()
 
     def _index(self) -> None:
         self._by_mac = {(port.vsid, port.mac): port for port in self.ports.values()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import NamedTuple
 
 from testbed.topology.naming import MIN_PA_MTU_FOR_IPV6, canonical_mac, network_rdid
 from testbed.topology.problems import Path, Problems
@@ -12,7 +13,17 @@ from testbed.topology.schema import Network, Subnet, Topology, Vnic
 
 Prefix = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
-Subnets = dict[int, tuple[Network, list[Prefix], dict[int, Address]]]  # by VSID: prefixes, gateway by version
+
+
+class KnownSubnet(NamedTuple):
+    """The good prefixes of a subnet and its gateways by IP version. whole: no prefix was refused."""
+
+    prefixes: list[Prefix]
+    gateways: dict[int, Address]
+    whole: bool
+
+
+Subnets = dict[int, KnownSubnet]  # by VSID
 
 LAST_VSID = 0xFFFFFE
 _UNUSABLE: list[tuple[Prefix, str]] = [
@@ -51,7 +62,8 @@ def _check_networks(topology: Topology, problems: Problems) -> Subnets:
             vsids.append(((*here, "vsid"), str(subnet.vsid)))
             prefixes = _check_prefixes(here, subnet, network, earlier, problems)
             gateways = _check_gateways(here, subnet, prefixes, problems)
-            subnets.setdefault(subnet.vsid, (network, prefixes, gateways))
+            whole = len(prefixes) == len(subnet.prefixes)
+            subnets.setdefault(subnet.vsid, KnownSubnet(prefixes, gateways, whole))
     problems.unique(vsids, "is also the VSID of {first}; a VSID names one subnet only, choose another")
     problems.unique(
         rdids, "is also the RDID of {first}; a routing domain is one network, choose another GUID"
@@ -204,7 +216,7 @@ def _customer_address(
     text: str, vsid: int, subnets: Subnets, problems: Problems, path: Path
 ) -> Address | None:
     """The good CA in ``text``, or None after noting the problem."""
-    _, prefixes, gateways = subnets[vsid]
+    prefixes, gateways, whole = subnets[vsid]
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -214,7 +226,8 @@ def _customer_address(
         return None
     prefix = next((prefix for prefix in prefixes if address in prefix), None)
     if prefix is None:
-        problems.add(path, f"{address} is outside VSID {vsid}; choose one in {_shown(prefixes)}")
+        if whole:
+            problems.add(path, f"{address} is outside VSID {vsid}; choose one in {_shown(prefixes)}")
         return None
     if fault := _edge(address, prefix):
         problems.add(path, fault)
@@ -271,6 +284,6 @@ def _check_pa_mtu(topology: Topology, subnets: Subnets, problems: Problems) -> N
     """The kernel turns IPv6 off on a link of less than 1280 bytes (RFC 8200 section 5)."""
     if topology.fabric.pa_mtu >= MIN_PA_MTU_FOR_IPV6:
         return
-    if any(prefix.version == 6 for _, prefixes, _ in subnets.values() for prefix in prefixes):
+    if any(prefix.version == 6 for subnet in subnets.values() for prefix in subnet.prefixes):
         what = f"{topology.fabric.pa_mtu} leaves VMs less than the 1280 bytes that IPv6 needs"
         problems.add(("fabric", "pa_mtu"), f"{what}; use at least {MIN_PA_MTU_FOR_IPV6}")

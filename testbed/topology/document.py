@@ -139,12 +139,15 @@ class _Parser:
         try:
             event: Event = self._loader.get_event()
         except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            what = " ".join(part for part in (error.context, error.problem) if part)
+            mark, begin = error.problem_mark or error.context_mark, error.context_mark
+            what = f"{error.context or ''} {error.problem or ''}".strip()
+            earlier = begin.line if begin and mark and begin.line != mark.line else None
+            if earlier is not None:
+                what = f"{error.context} that begins on line {{earlier}}: {error.problem}"
             remedy = "check indentation, brackets and quotes here"
             if mark and self._indented_with_tab(mark.line):
                 remedy = "indent with spaces, not with tabs"
-            raise YamlError(mark.line if mark else 0, f"YAML: {what}; {remedy}") from None
+            raise YamlError(mark.line if mark else 0, f"YAML: {what}; {remedy}", earlier=earlier) from None
         except yaml.YAMLError as error:
             raise YamlError(0, f"YAML: {' '.join(str(error).split())}; check the file's characters") from None
         return event

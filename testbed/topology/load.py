@@ -140,8 +140,8 @@ def _wrong_type(expected: str, got: str, value: object, raw: str) -> str:
         return f'expected {wanted}, but YAML reads {short(raw)} as {given}; quote it: "{short(raw)}"'
     shown = f' "{short(value)}"' if isinstance(value, str) else f" {short(raw)}" if raw else ""
     if expected == "int":
-        quoted = isinstance(value, str) and value.isdecimal()
-        return f"expected {wanted}, got {given}{shown}; {'remove the quotes' if quoted else 'write it in digits'}"
+        remedy = "remove the quotes" if isinstance(value, str) and value.isdecimal() else "write it in digits"
+        return f"expected {wanted}, got {given}{shown}; {remedy}"
     return f"expected {wanted}, got {given}{shown}; write {wanted}"
 
 

@@ -7,6 +7,7 @@ ports, interface names) is kept, so that a change touches as little as possible.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 from collections.abc import Iterable, Iterator
 
 from testbed.topology.fabric import build_fabric
@@ -115,19 +116,27 @@ def _with_length(text: str, prefixes: Iterable[str]) -> str:
 
 
 def _provider_addresses(topology: Topology, vms: tuple[VmPlan, ...], previous: Plan | None) -> Pas:
-    """One PA for each VSID on each host that has a VM in it: the one it had, else the lowest free."""
+    """One PA for each VSID on each host that has a VM in it: the one it had, else the lowest free.
+
+    What another host or VSID had before comes last: neighbours may still know it, and it is a
+    duplicate until its old owner has dropped it.
+    """
     pool = ipaddress.ip_network(topology.fabric.pa_pool)
     needed: dict[str, set[int]] = {host.name: set() for host in topology.hosts}
     for vm in vms:
         needed[vm.host] |= {vnic.vsid for vnic in vm.vnics if vnic.vsid}
     pas: Pas = {}
+    before: dict[str, None] = {}
     for host in previous.hosts if previous else ():
         for pa in host.policy.provider_addresses:
-            usable = _in_pool(pa.provider_address, pool)
-            if usable and pa.virtual_subnet_id in needed.get(host.name, ()):
+            if not _in_pool(pa.provider_address, pool):
+                continue
+            before[pa.provider_address] = None
+            if pa.virtual_subnet_id in needed.get(host.name, ()):
                 pas[host.name, pa.virtual_subnet_id] = pa.provider_address
     taken = set(pas.values())
-    free = (str(address) for address in pool.hosts() if str(address) not in taken)
+    fresh = (str(address) for address in pool.hosts() if str(address) not in before)
+    free = itertools.chain(fresh, (address for address in before if address not in taken))
     for name, vsids in needed.items():
         for vsid in sorted(vsids):
             if (name, vsid) not in pas:
@@ -195,5 +204,5 @@ def _record_order(record: LookupRecord) -> tuple[int, int, bytes]:
 
 def _on_link(rdid: str, subnet: SubnetPlan) -> Iterator[CustomerRoute]:
     for prefix in subnet.prefixes:
-        next_hop = "::" if ":" in prefix else "0.0.0.0"  # noqa: S104 - means on-link, nothing is bound
+        next_hop = "::" if ":" in prefix else "0.0.0.0"
         yield CustomerRoute(rdid, subnet.vsid, prefix, next_hop)

@@ -83,7 +83,7 @@ class Rendering:
             return None
         finally:
             child.close()
-        return _line_map(marked) if _MARK.sub("", marked) == rendered else None
+        return _line_map(marked) if _same(_MARK.sub("", marked), rendered) else None
 
 
 def begin(path: Path, variables: Mapping[str, str]) -> Rendering:
@@ -115,6 +115,11 @@ def _values(variables: Mapping[str, str]) -> dict[str, object]:
         except document.YamlError as error:
             raise BadInput(f"--set {name}: {error.message}") from None
     return values
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts differ in nothing but blanks at the ends of lines."""
+    return [line.rstrip() for line in one.split("\n")] == [line.rstrip() for line in other.split("\n")]
 
 
 def _line_map(marked: str) -> list[int]:
@@ -193,8 +198,6 @@ def _environment(folder: Path) -> Environment:
     env = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
         autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
         keep_trailing_newline=True,
         loader=FileSystemLoader(folder),
     )
@@ -205,7 +208,7 @@ def _environment(folder: Path) -> Environment:
 
 def _render(path: Path, source: str, variables: Mapping[str, object], marks: bool = False) -> str:
     """Render here and now. Raises _TemplateError."""
-    from jinja2 import TemplateError, TemplateSyntaxError
+    from jinja2 import TemplateSyntaxError
 
     env = _environment(path.parent)
     try:
@@ -234,7 +237,7 @@ def _render(path: Path, source: str, variables: Mapping[str, object], marks: boo
 def _explain(error: Exception) -> str:
     """What went wrong in a template, with a remedy where there is one to give."""
     from jinja2 import TemplateError, TemplateNotFound
-    from jinja2.sandbox import SecurityError
+    from jinja2.exceptions import SecurityError
 
     message = str(error) or type(error).__name__
     if isinstance(error, RecursionError):
@@ -242,7 +245,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OverflowError) and "MAX_RANGE" in message:
         return "a range of more than 100000 items; make it smaller"
     if isinstance(error, TemplateNotFound):
-        return f"{ascii(error.name)} can't be included; only files in the same folder or below can"
+        return f"{error.name!a} can't be included; only files in the same folder or below can"
     if isinstance(error, SecurityError):
         return f"{message.rstrip('.')}; a template can't reach into Python"
     if message.endswith("is undefined"):

@@ -80,7 +80,12 @@ class Wiring:
             ifname=cable.interface,
             kind="veth",
             mtu=nic.mtu,
-            peer={"ifname": cable.nic, "net_ns_fd": self._hosts[cable.host], "address": nic.mac, "mtu": nic.mtu},
+            peer={
+                "ifname": cable.nic,
+                "net_ns_fd": self._hosts[cable.host],
+                "address": nic.mac,
+                "mtu": nic.mtu,
+            },
         )
         set_features(cable.interface, CABLE_FABRIC[cable.wire])
         index = _index(ip, cable.interface)
@@ -105,7 +110,9 @@ class Wiring:
 
 
 def _attach(ip: Any, index: int, parent: int, program: int, name: str) -> None:
-    ip.tc("add-filter", "bpf", index, ":1", fd=program, name=name, parent=parent, classid=1, direct_action=True)
+    ip.tc(
+        "add-filter", "bpf", index, ":1", fd=program, name=name, parent=parent, classid=1, direct_action=True
+    )
 
 
 def _add_trunk(ip: Any, trunk: TrunkPlan) -> None:

@@ -49,7 +49,7 @@ class WnvFilter:
 
     def inbound(self, packet: Packet) -> Verdict:
         """A frame from the wire: NVGRE for one of this host's PAs, or a frame for a VSID-0 port."""
-        if not _is_gre(packet.frame):
+        if not _is_gre(packet.frame) or self._state.port_with_mac(0, bytes(packet.frame[:6])):
             return self._outside(packet)
         outer = packet.outer = nvgre.parse(packet.frame)
         state = self._state
@@ -83,11 +83,15 @@ class WnvFilter:
         if record.gateway:
             return Drop.GATEWAY_ADDRESS
         packet.macs = record.mac + self._source_mac(packet, record)
-        if record.pa in tables.local_pas:
+        if record.pa in tables.own_pas:
             port = self._state.port_with_mac(record.vsid, record.mac)
             packet.ports = (port,) if port else ()
             return None if port else Drop.NO_PORT
-        return self._tunnel(packet, record.vsid, (record.pa,))
+        tunnel = self._tunnel(packet, record.vsid, record.pa)
+        if not isinstance(tunnel, Tunnel):
+            return tunnel
+        packet.tunnels = (tunnel,)
+        return None
 
     def _source_mac(self, packet: Packet, record: Record) -> bytes:
         """Unchanged inside a subnet; a routed packet comes from the gateway of its new subnet."""
@@ -96,30 +100,40 @@ class WnvFilter:
         return self._state.tables.gateway_macs.get(record.vsid, bytes(packet.frame[6:12]))
 
     def _replicate(self, packet: Packet) -> Verdict:
-        """Source replication: one copy per remote host with VMs of the VSID (RFC 7637 section 4.2)."""
-        packet.macs = bytes(packet.frame[:12])
-        packet.ports = tuple(port for port in self._state.ports_of(packet.vsid) if port is not packet.source)
-        remote = self._state.tables.remote_pas.get(packet.vsid, ())
-        if not remote:
-            return None if packet.ports else Drop.NO_LOOKUP_RECORD
-        return self._tunnel(packet, packet.vsid, remote)
+        """Source replication: one copy per remote host with VMs of the VSID (RFC 7637 section 4.2).
 
-    def _tunnel(self, packet: Packet, vsid: int, destinations: tuple[bytes, ...]) -> Verdict:
+        A host that can't be reached holds up its own copy only.
+        """
+        packet.macs = bytes(packet.frame[:12])
+        if packet.only is None:
+            packet.ports = tuple(
+                port for port in self._state.ports_of(packet.vsid) if port is not packet.source
+            )
+        copies = [
+            self._tunnel(packet, packet.vsid, pa) for pa in self._state.tables.remote_pas.get(packet.vsid, ())
+        ]
+        tunnels = [copy for copy in copies if isinstance(copy, Tunnel)]
+        if packet.only is None:
+            packet.tunnels = tuple(tunnels)
+            packet.waiting = tuple({copy.next_hop: None for copy in copies if isinstance(copy, Hold)})
+            packet.lost = tuple(copy for copy in copies if isinstance(copy, Drop))
+        else:
+            packet.tunnels = tuple(tunnel for tunnel in tunnels if tunnel.next_hop == packet.only)
+        if packet.ports or packet.tunnels or packet.waiting:
+            return None
+        return packet.lost[0] if packet.lost else Drop.NO_LOOKUP_RECORD
+
+    def _tunnel(self, packet: Packet, vsid: int, destination: bytes) -> Tunnel | Hold | Drop:
         tables = self._state.tables
         source = tables.local_pa.get(packet.vsid)
         if source is None:
             return Drop.NO_PROVIDER_ADDRESS
-        flow_id = _flow_id(packet.frame)
-        tunnels = []
-        for destination in destinations:
-            next_hop = tables.provider_next_hop(destination)
-            if next_hop is None:
-                return Drop.NO_PROVIDER_ROUTE
-            if next_hop not in self._state.neighbors:
-                return Hold(next_hop)
-            tunnels.append(Tunnel(source, destination, next_hop, vsid, flow_id))
-        packet.tunnels = tuple(tunnels)
-        return None
+        next_hop = tables.provider_next_hop(destination)
+        if next_hop is None:
+            return Drop.NO_PROVIDER_ROUTE
+        if next_hop not in self._state.neighbors:
+            return Hold(next_hop)
+        return Tunnel(source, destination, next_hop, vsid, _flow_id(packet.frame))
 
     def _by_mac(self, packet: Packet) -> Verdict:
         """VSID 0 is not virtualised: plain layer 2, to a local VSID-0 port or the cable."""
@@ -134,23 +148,21 @@ class WnvFilter:
         return None
 
     def _outside(self, packet: Packet) -> Verdict:
-        ports = self._state.ports_of(0)
-        if not ports:
-            # ARP of the PA network: the control process reads it from a socket of its own
-            arp = ethernet.ethertype(packet.frame) == ethernet.TYPE_ARP
-            return Drop.NEIGHBOR_CONSUMED if arp else Drop.NOT_NVGRE
         destination = bytes(packet.frame[:6])
         if destination[0] & MULTICAST_BIT:
-            packet.ports = ports
+            packet.ports = self._state.ports_of(0)
         elif port := self._state.port_with_mac(0, destination):
             packet.ports = (port,)
-        return None
+        if packet.ports:
+            return None
+        # ARP of the PA network: the control process reads it from a socket of its own
+        arp = ethernet.ethertype(packet.frame) == ethernet.TYPE_ARP
+        return Drop.NEIGHBOR_CONSUMED if arp else Drop.NOT_NVGRE
 
 
 def _is_gre(frame: Buffer) -> bool:
-    return (
-        ethernet.ethertype(frame) == ethernet.TYPE_IPV4 and len(frame) >= 34 and frame[23] == nvgre.PROTOCOL_GRE
-    )
+    ipv4 = ethernet.ethertype(frame) == ethernet.TYPE_IPV4 and len(frame) >= 34
+    return ipv4 and frame[23] == nvgre.PROTOCOL_GRE
 
 
 def _flow_id(frame: Buffer) -> int:

@@ -40,9 +40,11 @@ class Tables:
         self._provider_routes = _provider_routes(policy)
         self.local_pa: dict[int, bytes] = {}
         self.local_pas: set[bytes] = set()
+        self.own_pas: set[bytes] = set()  # usable or not: what is behind them is on this host
         for address in policy.provider_addresses:
+            packed = ipaddress.ip_address(address.provider_address).packed
+            self.own_pas.add(packed)
             if address.provider_address in preferred:
-                packed = ipaddress.ip_address(address.provider_address).packed
                 self.local_pa[address.virtual_subnet_id] = packed
                 self.local_pas.add(packed)
         self.gateway_macs = {record.vsid: record.mac for record in self.records.values() if record.gateway}
@@ -68,7 +70,7 @@ class Tables:
     def _remote_pas(self) -> dict[int, tuple[bytes, ...]]:
         found: dict[int, set[bytes]] = {}
         for record in self.records.values():
-            if not record.gateway and record.pa not in self.local_pas:
+            if not record.gateway and record.pa not in self.own_pas:
                 found.setdefault(record.vsid, set()).add(record.pa)
         return {vsid: tuple(sorted(pas)) for vsid, pas in found.items()}
 
@@ -93,7 +95,9 @@ def _customer_routes(policy: HostPolicy) -> dict[str, tuple[Route, ...]]:
 
 
 def _provider_routes(policy: HostPolicy) -> tuple[Route, ...]:
-    routes = [_route(route.destination_prefix, route.next_hop, route.metric) for route in policy.provider_routes]
+    routes = [
+        _route(route.destination_prefix, route.next_hop, route.metric) for route in policy.provider_routes
+    ]
     for address in policy.provider_addresses:
         prefix = ipaddress.ip_interface(f"{address.provider_address}/{address.prefix_length}").network
         routes.append(_route(str(prefix), "0.0.0.0" if prefix.version == 4 else "::", 0))
@@ -114,7 +118,8 @@ def _route(prefix: str, next_hop: str, metric: int, vsid: int = 0) -> Route:
 
 
 def _in_order(routes: list[Route]) -> tuple[Route, ...]:
-    return tuple(sorted(set(routes), key=lambda route: (-route.mask, route.metric)))
+    """Best first; equal ones stay in the policy's order, which is the same on every host."""
+    return tuple(sorted(dict.fromkeys(routes), key=lambda route: (-route.mask, route.metric)))
 
 
 def _best(routes: tuple[Route, ...], address: bytes) -> Route | None:

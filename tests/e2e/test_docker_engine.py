@@ -13,7 +13,7 @@ import pytest
 
 from testbed.engines.base import LabRef, Node, NodeSpec
 from testbed.engines.docker import image
-from testbed.engines.docker.engine import DockerEngine, available
+from testbed.engines.docker.engine import STATE, DockerEngine, available
 from testbed.errors import LabError
 
 pytestmark = pytest.mark.e2e
@@ -110,15 +110,19 @@ def test_a_host_sees_its_folder_and_opens_packet_sockets(engine: DockerEngine, l
 
 
 def test_log_is_read_and_followed_to_the_end(engine: DockerEngine, lab: LabRef) -> None:
-    engine.start(lab, [node(lab, "a", f"echo first; echo second >&2; {STAY}"), node(lab, "b")])
+    script = f"echo first; echo second >&2; until [ -e {STATE}/go ]; do sleep 0.05; done; echo late; {STAY}"
+    engine.start(lab, [node(lab, "a", script, role="host"), node(lab, "b")])
     end = time.monotonic() + 20
     while sorted(b"".join(engine.logs(lab, "a", follow=False)).split()) != [b"first", b"second"]:
         assert time.monotonic() < end
         time.sleep(0.05)
     following = engine.logs(lab, "a", follow=True)
-    assert next(following)
+    seen = next(following)
+    (lab.directory / "go").touch()
+    while b"late" not in seen:
+        seen += next(following)
     engine.stop(lab, ["a", "nobody"])
-    list(following)  # ends with the node
+    assert list(following) == []  # it ends with the node
     assert engine.alive(lab)
     with pytest.raises(LabError, match="no container for a"):
         engine.open(lab, "a")

@@ -30,12 +30,16 @@ FILES: image.Files = {
         {"Dockerfile": (0o644, b"FROM y")},
         {"testbed/__init__.py": (0o755, b"x = 1")},
         {"testbed/new.py": (0o644, b"")},
-        # a boundary that moves between name and content must not go unseen
-        {"Dockerfile": (0o644, b"FROM "), "images/node/packages.txt": (0o644, b"xpython3")},
     ],
 )
 def test_hash_follows_names_modes_and_contents(change: image.Files) -> None:
     assert image.context_hash(FILES | change) != image.context_hash(FILES)
+
+
+def test_hash_sees_where_a_file_ends() -> None:
+    two: image.Files = {"a": (0o644, b"x"), "b": (0o644, b"y")}
+    one: image.Files = {"a": (0o644, b"xb\x00644\x00y")}
+    assert image.context_hash(one) != image.context_hash(two)
 
 
 def test_hash_leaves_topologies_out() -> None:

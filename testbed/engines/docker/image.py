@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -37,6 +38,7 @@ RELEASE = "bookworm"
 PYTHON = "3.11"  # Debian bookworm's
 STOCK_BASE = f"debian:{RELEASE}-slim"
 OWN_BASE = f"testbed-base:{RELEASE}"
+IN_IMAGE = Path("/opt/testbed")  # where the image has this package
 NO_WHEEL = ("iperf3",)  # pure Python, published as source only: its wheel is made here
 
 PULL_FIRST_WORD = 10  # seconds until the registry says anything
@@ -46,6 +48,8 @@ PIP_DEADLINE = 300.0
 BUILD_DEADLINE = 900.0
 LOCK_DEADLINE = 1200.0
 KEEP_OLD = 3600.0  # seconds: an image of another checkout may be about to be used
+
+_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/hostname\Z")
 
 Progress = Callable[[str], None]
 Files = dict[str, tuple[int, bytes]]  # name in the build context -> mode, content; sorted by name
@@ -61,6 +65,11 @@ def ensure(client: APIClient, progress: Progress) -> str:
     found = image_id(client, tag)
     if found:
         return found
+    own = _own_image(client)
+    if own:
+        with translated(f"name the image {tag}"):
+            client.tag(own, REPOSITORY, context_hash(files))
+        return own
     with _only_one(progress):
         found = image_id(client, tag)  # somebody else may have built it meanwhile
         if found:
@@ -85,6 +94,40 @@ def image_id(client: APIClient, tag: str) -> str | None:
             return str(client.inspect_image(tag)["Id"])
         except ImageNotFound:
             return None
+
+
+def _own_image(client: APIClient) -> str | None:
+    """The id of the image that this process runs from, if that is a node image as it was built.
+
+    So is the command line run with nothing installed but Docker: building the same again is needless.
+    """
+    from docker.errors import NotFound
+
+    container = own_container(Path("/proc/self/mountinfo").read_text())
+    if container is None or source_root() != IN_IMAGE:
+        return None
+    with translated("look for the image of this container"):
+        try:
+            own = str(client.inspect_container(container)["Image"])
+            labels = client.inspect_image(own)["Config"]["Labels"] or {}
+        except NotFound:  # a container of another engine
+            return None
+    return own if labels.get("testbed.image") == "node" else None
+
+
+def own_container(mountinfo: str) -> str | None:
+    """Id of the container with these mounts (proc(5)): its /etc/hostname comes from a folder of that name.
+
+    None outside a container, and where something is mounted over the code of the image.
+    """
+    found = None
+    for line in mountinfo.splitlines():
+        root, target = line.split()[3:5]
+        if Path(target).is_relative_to(IN_IMAGE):
+            return None
+        if target == "/etc/hostname" and (match := _CONTAINER.search(root)):
+            found = match[1]
+    return found
 
 
 def pull(client: APIClient, image: str) -> str:

@@ -95,7 +95,14 @@ class NamespacesEngine:
         reading, writing = os.pipe()
         try:
             started = subprocess.run(
-                [sys.executable, "-P", "-m", "testbed.engines.namespaces.supervisor", lab.directory, str(reading)],
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    "testbed.engines.namespaces.supervisor",
+                    lab.directory,
+                    str(reading),
+                ],
                 pass_fds=[reading],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

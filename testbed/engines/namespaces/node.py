@@ -58,7 +58,10 @@ def _become(spec: NodeSpec, log: Path, report: int) -> None:
         asyncio._set_running_loop(None)  # the loop of the process that forked is not ours
         _leave_parent(log, report)
         namespaces.unshare(
-            namespaces.CLONE_NEWNET | namespaces.CLONE_NEWNS | namespaces.CLONE_NEWUTS | namespaces.CLONE_NEWIPC
+            namespaces.CLONE_NEWNET
+            | namespaces.CLONE_NEWNS
+            | namespaces.CLONE_NEWUTS
+            | namespaces.CLONE_NEWIPC
         )
         socket.sethostname(spec.name)
         mounts.prepare_node(spec.state_dir if spec.role == "host" else None)
