@@ -112,8 +112,10 @@ def pair() -> tuple[Channel, Channel]:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket at ``path``. The folder's descriptor stands in for its name in the
-    address, which may be 107 bytes at most."""
+    """A listening socket at ``path``.
+
+    The folder's descriptor stands in for its name in the address, which may be 107 bytes at most.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:

@@ -38,6 +38,6 @@ class LabError(TestbedError):
 
 
 class MachineLacks(TestbedError):
-    """This machine lacks a program, a kernel feature or a right."""
+    """The machine lacks a program, a kernel feature or a right."""
 
     exit_code = 4

@@ -44,11 +44,11 @@ def up(file: Path, settings: tuple[str, ...], name: str | None, engine_name: str
     _check_name(name)
     if os.geteuid() != 0:
         raise MachineLacks("network namespaces and NICs can be made by root only: use sudo")
-    engine, why = choose(engine_name)
-    if output == "table":
-        click.echo(f"engine: {engine.name} ({why})", err=True)
     garbage.collect(unfinished_only=True)
     with progress() as report:
+        engine, why = choose(engine_name, report)
+        if output == "table":
+            click.echo(f"engine: {engine.name} ({why})", err=True)
         lab = build.up(plan, engine, name, str(file.absolute()), report)
     with lab:
         _show_up(lab, output)

@@ -112,9 +112,10 @@ class Agent:
             ],
             "lookup_records": len(plan.policy.lookup_records) if plan else 0,
             "nics": [
-                {"name": nic.name, "mac": nic.mac, "active": nic.name == plan.active_nic}
-                for nic in (plan.nics if plan else ())
-            ],
+                {"name": nic.name, "mac": nic.mac, "active": nic.name == plan.active_nic} for nic in plan.nics
+            ]
+            if plan
+            else [],
             "ports": [{**port} for port in self._ports.values()],
             "processes": [
                 {"pid": os.getpid(), "role": "control"},

@@ -72,6 +72,7 @@ def _add(lab: Lab, changes: PlanDiff) -> None:
         _named_cables(fabric.cables, {*changes.cables.added, *changes.cables.changed}),
         _named_trunks(fabric.trunks, {*changes.trunks.added, *changes.trunks.changed}),
         {host.name: host for host in plan.hosts},
+        fabric.pa_mtu,
     )
     wiring.set_wire([cable for cable in fabric.cables if _cable_name(cable) in changes.rewired])
     build.configure_hosts(lab, {*hosts, *changes.policy})

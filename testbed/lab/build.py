@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -87,7 +88,7 @@ def wire(lab: Lab) -> None:
     fabric = lab.plan.fabric
     hosts = {host.name: host for host in lab.plan.hosts}
     netns = {name: lab.netns(name) for name in hosts}
-    Wiring(lab.netns(FABRIC), netns).add(fabric.switches, fabric.cables, fabric.trunks, hosts)
+    Wiring(lab.netns(FABRIC), netns).add(fabric.switches, fabric.cables, fabric.trunks, hosts, fabric.pa_mtu)
 
 
 def configure_hosts(lab: Lab, only: Iterable[str] | None = None) -> None:
@@ -128,6 +129,9 @@ def wait_ready(lab: Lab, vms: Iterable[VmPlan]) -> None:
             time.sleep(0.01)  # a poll with a deadline
     for vm in vms:
         guest.wait_until_settled(lab.netns(vm.name), vm, deadline)
+        if select.select([lab.node(vm.name).pidfd], [], [], 0)[0]:  # its command has ended meanwhile
+            lab.forget(vm.name)
+            lab.node(vm.name)  # fails, with its last words
 
 
 def _tentative(lab: Lab, host: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Does everyone who should reach each other do so, and nobody else?
+"""Whether everyone reaches those whom they should reach, and nobody else.
 
 Tenants share addresses, so an answer proves nothing about who gave it: every VM answers with its
 own identity. The sockets are opened inside the VMs' network namespaces and served from here, so
@@ -74,7 +74,8 @@ def check(lab: Lab) -> dict[str, Any]:
             for interface, entries in live.items()
             if interface in networks
             for entry in entries
-            if not (address := ipaddress.ip_interface(entry["address"])).is_link_local and not entry["duplicate"]
+            if not (address := ipaddress.ip_interface(entry["address"])).is_link_local
+            and not entry["duplicate"]
         ]
         guests.append(Guest(vm.name, frozenset(networks.values()), tuple(addresses)))
     probes = plan_probes(guests)
@@ -101,7 +102,9 @@ def plan_probes(guests: list[Guest]) -> list[Probe]:
     for guest in guests:
         for address in sorted(everything - set(guest.addresses)):
             owners = [
-                other.name for other in guests if address in other.addresses and other.networks & guest.networks
+                other.name
+                for other in guests
+                if address in other.addresses and other.networks & guest.networks
             ]
             probes.append(Probe(guest.name, address, owners[0] if owners else None, set()))
     return probes

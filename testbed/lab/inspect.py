@@ -51,11 +51,11 @@ def processes(lab: Lab, host: str, status: Message | None = None) -> list[dict[s
     """The host's processes with their ids as this machine knows them and their memory (PSS)."""
     status = status or lab.ask(host, "status")
     outside = in_pid_namespace_of(lab.node(host).pid)
-    found = []
-    for process in status["processes"]:
-        if pid := outside.get(process["pid"]):
-            found.append({"pid": pid, "role": process["role"], "pss_bytes": pss_bytes(pid)})
-    return found
+    return [
+        {"pid": pid, "role": process["role"], "pss_bytes": pss_bytes(pid)}
+        for process in status["processes"]
+        if (pid := outside.get(process["pid"]))
+    ]
 
 
 def _vm(lab: Lab, name: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from testbed.channel import Channel, Message, connect
 from testbed.engines.base import Engine, Node, NodeSpec
@@ -65,7 +66,8 @@ class Lab:
         """An open handle. Raises BadInput for a name the lab does not have, LabError when it is down."""
         if name not in self._nodes:
             if name not in self.node_names():
-                raise BadInput(f"{self.record.name} has no node {name!r}: one of {', '.join(self.node_names())}")
+                known = ", ".join(self.node_names())
+                raise BadInput(f"{self.record.name} has no node {name!r}: one of {known}")
             self._nodes[name] = self.engine.open(self.ref, name)
         return self._nodes[name]
 
@@ -83,7 +85,7 @@ class Lab:
             self._hosts[name] = connect(Path(self.spec_of_host(name).state_dir) / "control.sock")
         return self._hosts[name]
 
-    def ask(self, host: str, op: str, **fields: object) -> Message:
+    def ask(self, host: str, op: str, **fields: Any) -> Message:
         """One request to a host."""
         return self.host(host).call(op, **fields)[0]
 
@@ -102,6 +104,6 @@ class Lab:
 
 @contextlib.contextmanager
 def opened(name: str) -> Iterator[Lab]:
-    """``with opened("4host") as lab``."""
+    """The lab called ``name`` for the ``with`` block, closed at its end."""
     with Lab.open(name) as lab:
         yield lab

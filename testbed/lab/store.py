@@ -46,13 +46,20 @@ class LabRecord(Struct, frozen=True):
     phases: dict[str, float] = {}
 
 
+def state_path() -> Path:
+    """Where labs are remembered: $TESTBED_STATE_DIR or /run/testbed; it need not exist yet."""
+    return Path(os.environ.get("TESTBED_STATE_DIR") or "/run/testbed")
+
+
 def state_dir() -> Path:
-    """Where labs are remembered: $TESTBED_STATE_DIR or /run/testbed. Made if missing."""
-    folder = Path(os.environ.get("TESTBED_STATE_DIR") or "/run/testbed")
+    """Where labs are remembered. Made if missing."""
+    folder = state_path()
     try:
         (folder / "labs").mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise MachineLacks(f"the state folder {folder} can't be made: {error.strerror}; run as root") from error
+        raise MachineLacks(
+            f"the state folder {folder} can't be made: {error.strerror}; run as root"
+        ) from error
     return folder
 
 

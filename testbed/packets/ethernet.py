@@ -24,7 +24,7 @@ def parse_mac(text: str) -> bytes:
 
 
 def format_mac(mac: Buffer) -> str:
-    """ "00:15:5d:00:00:01" from 6 bytes."""
+    """6 bytes as text: "00:15:5d:00:00:01"."""
     return bytes(mac).hex(":")
 
 

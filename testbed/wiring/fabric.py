@@ -35,19 +35,23 @@ class Wiring:
         cables: Sequence[CablePlan],
         trunks: Sequence[TrunkPlan],
         hosts: Mapping[str, HostPlan],
+        pa_mtu: int,
     ) -> None:
         """Make switches, then the links. ``hosts``: the plans of the hosts at the cables' ends."""
         with in_netns(self._fabric):
             sysctl.write(sysctl.SILENT)
             with IPRoute() as ip:
                 for switch in switches:
-                    ip.link("add", ifname=switch.interface, kind="bridge", br_stp_state=0)
+                    # snooping would have the bridge itself send IGMP reports (RFC 4286 all-snoopers group)
+                    ip.link(
+                        "add", ifname=switch.interface, kind="bridge", br_stp_state=0, br_mcast_snooping=0
+                    )
                     ip.link("set", index=_index(ip, switch.interface), state="up")
                 for host in {cable.host for cable in cables}:
                     with in_netns(self._hosts[host]):
                         sysctl.write(sysctl.SILENT)
                 for trunk in trunks:
-                    _add_trunk(ip, trunk)
+                    _add_trunk(ip, trunk, pa_mtu)
                 for cable in cables:
                     self._add_cable(ip, cable, hosts[cable.host])
         self._add_hardware(cables)
@@ -115,9 +119,9 @@ def _attach(ip: Any, index: int, parent: int, program: int, name: str) -> None:
     )
 
 
-def _add_trunk(ip: Any, trunk: TrunkPlan) -> None:
+def _add_trunk(ip: Any, trunk: TrunkPlan, mtu: int) -> None:
     one, other = trunk.ends
-    ip.link("add", ifname=one.interface, kind="veth", peer={"ifname": other.interface})
+    ip.link("add", ifname=one.interface, kind="veth", mtu=mtu, peer={"ifname": other.interface, "mtu": mtu})
     for end in trunk.ends:
         ip.link("set", index=_index(ip, end.interface), master=_index(ip, end.switch_interface), state="up")
 

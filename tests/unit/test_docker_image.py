@@ -7,9 +7,12 @@ import subprocess
 import sys
 import tarfile
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import requests
+from docker.errors import APIError
 
 import testbed
 from testbed.engines.docker import client, image
@@ -75,6 +78,39 @@ def test_context_is_the_same_bytes_for_the_same_files(tmp_path: Path) -> None:
             "wheels",
             "wheels/a-1.0-py3-none-any.whl",
         }
+
+
+class _Images:
+    """A Docker Engine with node images: tag -> age in seconds; "busy" is in use."""
+
+    def __init__(self, ages: dict[str, float]) -> None:
+        self.ages = ages
+        self.pruned: list[object] = []
+
+    def images(self, name: str) -> list[dict[str, object]]:
+        return [{"RepoTags": [tag]} for tag in self.ages if tag.startswith(f"{name}:")] + [{"RepoTags": None}]
+
+    def inspect_image(self, tag: str) -> dict[str, object]:
+        tagged = datetime.now(UTC) - timedelta(seconds=self.ages[tag])
+        return {"Created": "2020-01-01T00:00:00Z", "Metadata": {"LastTagTime": tagged.isoformat()}}
+
+    def remove_image(self, tag: str) -> None:
+        if tag.endswith("busy"):
+            response = requests.Response()
+            response.status_code = 409
+            raise APIError("in use", response=response)
+        del self.ages[tag]
+
+    def prune_images(self, filters: object) -> None:
+        self.pruned.append(filters)
+
+
+def test_old_node_images_go_but_not_recent_or_busy_ones() -> None:
+    names = {"now": 9000.0, "old": 9000.0, "recent": 60.0, "busy": 9000.0}
+    engine = _Images({f"testbed-node:{name}": age for name, age in names.items()} | {"other:old": 9000.0})
+    image._remove_old(engine, "testbed-node:now")  # type: ignore[arg-type]
+    assert set(engine.ages) == {"testbed-node:now", "testbed-node:recent", "testbed-node:busy", "other:old"}
+    assert len(engine.pruned) == 1
 
 
 def test_a_package_without_ebpf_objects_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

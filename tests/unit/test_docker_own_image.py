@@ -11,14 +11,14 @@ STATE = "530 511 0:25 /testbed /run/testbed rw - tmpfs tmpfs rw"
 
 
 def test_a_container_is_known_by_its_hostname_file() -> None:
-    assert own_container("\n".join([ROOT, HOSTNAME, STATE])) == ID
+    assert own_container(f"{ROOT}\n{HOSTNAME}\n{STATE}") == ID
 
 
 def test_a_machine_is_no_container() -> None:
-    assert own_container("\n".join([ROOT, STATE])) is None
+    assert own_container(f"{ROOT}\n{STATE}") is None
     assert own_container(HOSTNAME.replace("/etc/hostname", "/mnt/hostname")) is None
 
 
 def test_code_mounted_over_the_image_is_not_the_image() -> None:
     mounted = "531 511 254:0 /home/me/testbed /opt/testbed/testbed rw - ext4 /dev/vda rw"
-    assert own_container("\n".join([ROOT, HOSTNAME, mounted])) is None
+    assert own_container(f"{ROOT}\n{HOSTNAME}\n{mounted}") is None

@@ -115,6 +115,18 @@ CASES: dict[str, tuple[Edit, dict[str, object]]] = {
         set_in("hosts", 2, "team", to={"active": "nic2"}),
         {"hosts": names("host3"), "vms": names("red3"), "cables": names("host3:nic1", "host3:nic2")},
     ),
+    "policy of a host that is rebuilt anyway": (
+        lambda value: (
+            set_in("hosts", 0, "team", to={"active": "nic2"})(value),
+            set_in("vms", 1, "vnics", 0, "addresses", to=["10.0.0.9"])(value),
+        ),
+        {
+            "hosts": names("host1"),
+            "vms": names("blue1", "blue2"),
+            "cables": names("host1:nic1", "host1:nic2"),
+            "policy": ("host2",),
+        },
+    ),
     "PA pool": (set_in("fabric", "pa_pool", to="192.0.2.0/24"), {"policy": ("host1", "host2", "host3")}),
     "PA MTU": (
         set_in("fabric", "pa_mtu", to=1400),

@@ -295,6 +295,9 @@ def test_interface_names_fit_and_are_unique():
 
 def test_interface_names_are_shortened_alike():
     first, again = InterfaceNames(), InterfaceNames()
+    assert first.take("b" * 11, "-p12") == "b" * 11 + "-p12"
+    assert re.fullmatch("b{5}-[0-9a-f]{5}-p12", first.take("b" * 12, "-p12"))
+    assert re.fullmatch("b{9}-[0-9a-f]{5}", first.take("b" * 16))
     assert first.take("a" * 32, "-p12") == again.take("a" * 32, "-p12")
     assert first.take("a" * 32, "-p12") != again.take("b" * 32, "-p12")
 
@@ -302,7 +305,7 @@ def test_interface_names_are_shortened_alike():
 def test_ports_and_interfaces_are_kept():
     before = fabric_of(["tor1", "tor2"], [["host1:nic1", "tor1"], ["host2:nic1", "tor1"], ["tor1", "tor2"]])
     links = [["host3:nic1", "tor1"], ["tor1", "host2:nic1"], ["tor2", "tor1"], ["host1:nic1", "tor2"]]
-    after = fabric_of(["tor1-p1", "tor2", "tor1"], links, 3, before)
+    after = fabric_of(["tor1-p2", "tor2", "tor1"], links, 3, before)  # as host2's kept port is called
     cables = {cable.host: cable for cable in after.fabric.cables}
     assert cables["host2"] == before.fabric.cables[1]
     assert after.fabric.trunks == before.fabric.trunks

@@ -17,7 +17,7 @@ import msgspec
 from testbed.channel import Channel, connect
 from testbed.engines.base import LabRef, Node, NodeSpec
 from testbed.engines.namespaces.supervisor import LOGS, SOCKET
-from testbed.errors import LabError
+from testbed.errors import BadInput, LabError
 from testbed.processes import ProcessId
 
 _PID_FILE = "supervisor.json"
@@ -35,6 +35,10 @@ class NamespacesEngine:
 
     def start(self, lab: LabRef, nodes: Sequence[NodeSpec]) -> None:
         """Start nodes; the first call starts the supervisor, which is the fabric node."""
+        if foreign := [node.name for node in nodes if node.image]:
+            raise BadInput(
+                f"{foreign[0]} has an `image:`, which needs --engine docker; take that or remove it"
+            )
         if not (lab.directory / _PID_FILE).exists():
             self._start_supervisor(lab)
         wanted = [msgspec.to_builtins(node) for node in nodes if node.role != "fabric"]
@@ -104,8 +108,7 @@ class NamespacesEngine:
                     str(reading),
                 ],
                 pass_fds=[reading],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 timeout=_END_SECONDS,
                 check=False,
             )

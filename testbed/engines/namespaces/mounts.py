@@ -43,7 +43,7 @@ def prepare_node(state_dir: str | None) -> None:
     _mount("sysfs", "/sys", "sysfs", _PLAIN)
     folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY) if state_dir else -1
     for path in _PRIVATE_FOLDERS:
-        if os.path.isdir(path):
+        if Path(path).is_dir():
             _mount("tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=64m,mode=755")
     if folder >= 0:
         NODE_FOLDER.mkdir()
@@ -54,8 +54,8 @@ def prepare_node(state_dir: str | None) -> None:
 
 def _cover(path: str) -> None:
     """An empty file of the node's own in place of ``path``: a DHCP client must not write the machine's."""
-    if not os.path.exists(path):
+    if not Path(path).exists():
         return
-    own = Path("/run") / os.path.basename(path)
+    own = Path("/run") / Path(path).name
     own.touch()
     _mount(str(own), os.path.realpath(path), "", _MS_BIND)

@@ -19,6 +19,7 @@ from testbed.host import main as host
 from testbed.switch.worker import name_process
 
 _READY = b"ready"
+_CANNOT_EXECUTE = 127  # as a shell says it
 
 
 class Starting:
@@ -55,7 +56,7 @@ def _become(spec: NodeSpec, log: Path, report: int) -> None:
     """In the child: never returns."""
     code = 1
     try:
-        asyncio._set_running_loop(None)  # the loop of the process that forked is not ours
+        asyncio._set_running_loop(None)  # noqa: SLF001 - the loop of the process that forked is not ours
         _leave_parent(log, report)
         namespaces.unshare(
             namespaces.CLONE_NEWNET
@@ -86,7 +87,7 @@ def _leave_parent(log: Path, report: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.closerange(3, report)
-    os.closerange(report + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 65536 else 65536)
+    os.closerange(report + 1, min(os.sysconf("SC_OPEN_MAX"), 65536))
     os.setsid()
 
 
@@ -115,9 +116,13 @@ def _has_program(spec: NodeSpec) -> bool:
 
 
 def _program(spec: NodeSpec) -> int:
-    if spec.command is not None:
+    if spec.command is None:
+        return host.run(mounts.NODE_FOLDER)
+    try:
         os.execvp(spec.command[0], spec.command)
-    return host.run(mounts.NODE_FOLDER)
+    except OSError as error:
+        print(f"{spec.command[0]}: {error.strerror}", file=sys.stderr)
+        return _CANNOT_EXECUTE
 
 
 def _fork(function: Callable[[], int]) -> int:

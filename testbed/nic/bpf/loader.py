@@ -47,7 +47,8 @@ def load(object_name: str, *programs: str) -> list[int]:
     path = _OBJECTS / f"{object_name}.o"
     if not path.exists():
         raise MachineLacks(
-            f"{path} is not compiled: install clang, llvm, libbpf-dev and linux-libc-dev, then install testbed again"
+            f"{path} is not compiled: install clang, llvm, libbpf-dev and linux-libc-dev, "
+            "then install testbed again"
         )
     lib = _libbpf()
     handle = lib.bpf_object__open_file(os.fsencode(path), None)

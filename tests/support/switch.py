@@ -1,0 +1,277 @@
+"""A switch in memory, and a small network of three hosts for it.
+
+Ports and NIC are socket pairs that keep packet boundaries, where a lab has TAP queues and packet
+sockets. The network: VM network blue with the subnets 5001 and 5002, and red with 6001, whose VMs
+have the same customer addresses as blue's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from support.frames import ip, mac
+from testbed.nic.uplink import Uplink
+from testbed.switch.datapath import Datapath
+from testbed.switch.drops import Drop
+from testbed.switch.port import Port
+from testbed.switch.state import SwitchState
+from testbed.topology.plan import CustomerRoute, HostPolicy, LookupRecord, ProviderAddress
+from testbed.wnv.tables import Tables
+
+BLUE, RED = "{11111111-1111-1111-1111-111111111111}", "{22222222-2222-2222-2222-222222222222}"
+PLAIN = bytes(10)  # a vnet header without offload
+
+# name -> (host, VSID, last byte of its addresses)
+VMS = {
+    "blue1": (1, 5001, 5),
+    "blue2": (2, 5001, 6),
+    "blue3": (3, 5001, 7),
+    "blue4": (1, 5001, 8),
+    "web1": (1, 5002, 5),
+    "web2": (2, 5002, 6),
+    "red1": (1, 6001, 5),
+    "red2": (2, 6001, 6),
+}
+_PREFIX = {5001: ("10.0.0", "fd00:0:0:0"), 5002: ("10.0.1", "fd00:0:0:1"), 6001: ("10.0.0", "fd00:0:0:0")}
+
+
+def mac_of(name: str) -> bytes:
+    """A VM's MAC."""
+    return mac(f"00:15:5d:00:00:{[*VMS].index(name):02x}")
+
+
+def v4(name: str) -> str:
+    """A VM's IPv4 CA."""
+    _, vsid, last = VMS[name]
+    return f"{_PREFIX[vsid][0]}.{last}"
+
+
+def v6(name: str) -> str:
+    """A VM's IPv6 CA."""
+    _, vsid, last = VMS[name]
+    return f"{_PREFIX[vsid][1]}::{last}"
+
+
+def pa(host: int, vsid: int) -> str:
+    """A host's PA for a virtual subnet."""
+    return f"192.168.{ {5001: 1, 5002: 2, 6001: 3}[vsid] }.{host}"
+
+
+def gateway_mac(vsid: int) -> bytes:
+    """The default gateway's MAC in a virtual subnet."""
+    return mac("00:15:5d:ff:00:00")[:4] + vsid.to_bytes(2, "big")
+
+
+def nic_mac(host: int) -> bytes:
+    """A host's NIC."""
+    return mac(f"02:00:00:00:00:{host:02x}")
+
+
+def records(host: int = 1) -> list[LookupRecord]:
+    """Records of all VMs, and of the gateways as host ``host`` has them."""
+    found = [
+        LookupRecord(address, vsid, mac_of(name).hex(":"), pa(where, vsid), name)
+        for name, (where, vsid, _) in VMS.items()
+        for address in (v4(name), v6(name))
+    ]
+    return found + [
+        LookupRecord(address, vsid, gateway_mac(vsid).hex(":"), pa(host, vsid))
+        for vsid, prefixes in _PREFIX.items()
+        for address in (f"{prefixes[0]}.1", f"{prefixes[1]}::1")
+    ]
+
+
+def routes() -> list[CustomerRoute]:
+    """On-link routes of all subnets."""
+    return [
+        CustomerRoute(RED if vsid == 6001 else BLUE, vsid, prefix, hop)
+        for vsid, prefixes in _PREFIX.items()
+        for prefix, hop in ((f"{prefixes[0]}.0/24", "0.0.0.0"), (f"{prefixes[1]}::/64", "::"))
+    ]
+
+
+def policy(host: int = 1, **changes: Any) -> HostPolicy:
+    """Host ``host``'s policy; ``changes`` replace fields of it."""
+    addresses = tuple(ProviderAddress(pa(host, vsid), 16, vsid) for vsid in _PREFIX)
+    fields: dict[str, Any] = {
+        "lookup_records": tuple(records(host)),
+        "customer_routes": tuple(routes()),
+        "provider_addresses": addresses,
+    }
+    return HostPolicy(**(fields | changes))
+
+
+def tables(of: HostPolicy, preferred: Iterable[str] | None = None) -> Tables:
+    """Tables of a policy; all its PAs are preferred unless told."""
+    everything = [address.provider_address for address in of.provider_addresses]
+    return Tables(of, frozenset(everything if preferred is None else preferred))
+
+
+class MemoryUplink(Uplink):
+    """A NIC whose cable is ``cable``; what the switch sends is put into ``sent``.
+
+    ``error``: what sending raises instead.
+    """
+
+    def __init__(self, name: str, mac: bytes) -> None:
+        self.name, self.mac = name, mac
+        self.socket, self.cable = _pair()
+        self.receive_into = self.socket.recv_into
+        self.send = self._take
+        self.flows = {}
+        self.rx_packets = self.rx_bytes = self.tx_packets = self.tx_bytes = 0
+        self.sent: list[tuple[bytes, bytes]] = []
+        self.error: OSError | None = None
+
+    def _take(self, data: Any, *_: object) -> int:
+        if self.error:
+            raise self.error
+        self.sent.append((bytes(data[:10]), bytes(data[10:])))
+        return len(data)
+
+    def send_parts(self, parts: Any) -> None:
+        """Send a packet given in pieces."""
+        self._take(b"".join(bytes(part) for part in parts))
+
+    def overruns(self) -> int:
+        """None: a socket pair loses nothing."""
+        return 0
+
+    def close(self) -> None:
+        """Close both ends."""
+        self.socket.close()
+        self.cable.close()
+
+
+@dataclasses.dataclass
+class Seen:
+    """What came of one packet: (vnet header, frame) lists, and the drops it caused."""
+
+    wire: list[tuple[bytes, bytes]]
+    ports: dict[str, list[tuple[bytes, bytes]]]
+    drops: dict[tuple[str, Drop], int]
+
+    @property
+    def frame(self) -> bytes:
+        """The one frame that left anywhere."""
+        (only,) = [*self.wire, *(packet for packets in self.ports.values() for packet in packets)]
+        return only[1]
+
+    def dropped(self, reason: Drop, count: int = 1) -> bool:
+        """Whether this reason and no other was counted, and nothing left."""
+        counted = {each for _, each in self.drops}
+        return counted == {reason} and sum(self.drops.values()) == count and not self.wire and not self.ports
+
+
+class MemorySwitch:
+    """Host ``host`` with its VMs' ports. ``cached`` False: every packet takes the full path."""
+
+    def __init__(self, host: int = 1, *, cached: bool = True, plain_ports: Iterable[str] = ()) -> None:
+        self._cached = cached
+        self.state = SwitchState()
+        self.unresolved: list[bytes] = []
+        self.datapath = Datapath(self.state, self.unresolved.append)
+        self._vms: dict[str, socket.socket] = {}
+        self.nic = MemoryUplink("nic1", nic_mac(host))
+        self.state.uplinks["nic1"] = self.nic
+        self.state.active_nic = "nic1"
+        for name, (where, vsid, _) in VMS.items():
+            if where == host:
+                self.add_port(name, mac_of(name), vsid)
+        for number, name in enumerate(plain_ports):
+            self.add_port(name, mac(f"00:15:5d:aa:00:{number:02x}"), 0)
+        self.apply(policy(host))
+        for other in (1, 2, 3):
+            for vsid in _PREFIX:
+                self.state.neighbors[ip(pa(other, vsid))] = nic_mac(other)
+
+    def add_port(self, name: str, mac: bytes, vsid: int) -> None:
+        """Plug a VM in."""
+        inside, outside = _pair()
+        self._vms[name] = outside
+        self.state.add_port(Port(name, mac, vsid, inside.detach()))
+
+    def unplug(self, name: str) -> None:
+        """Close the VM's end of its port."""
+        self._vms.pop(name).close()
+
+    def apply(self, new: HostPolicy, preferred: Iterable[str] | None = None) -> None:
+        """Give the switch a policy, as its worker does."""
+        self.state.tables = tables(new, preferred)
+        self.state.forget_flows()
+
+    def cached(self) -> int:
+        """How many flows are remembered."""
+        return sum(len(each.flows) for each in (*self.state.ports.values(), *self.state.uplinks.values()))
+
+    def from_vm(self, name: str, frame: bytes, vnet: bytes = PLAIN) -> Seen:
+        """A VM sends a packet."""
+        before = self._before()
+        self._vms[name].send(vnet + frame)
+        self.datapath.drain_port(self.state.ports[name])
+        return self._since(before)
+
+    def from_wire(self, frame: bytes, vnet: bytes = PLAIN) -> Seen:
+        """A packet arrives at the NIC."""
+        before = self._before()
+        self.nic.cable.send(vnet + frame)
+        self.datapath.drain_uplink(self.nic)
+        return self._since(before)
+
+    def neighbor(self, next_hop: str, mac: bytes | None) -> Seen:
+        """Control has resolved a PA next hop, or given up."""
+        before = self._before()
+        self.datapath.neighbor(ip(next_hop), mac)
+        return self._since(before)
+
+    def close(self) -> None:
+        """Close everything."""
+        for port in self.state.ports.values():
+            port.close()
+        for vm in self._vms.values():
+            vm.close()
+        self.nic.close()
+
+    def __enter__(self) -> MemorySwitch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _before(self) -> dict[tuple[str, Drop], int]:
+        if not self._cached:
+            self.state.forget_flows()
+        return dict(self.datapath.drops)
+
+    def _since(self, before: dict[tuple[str, Drop], int]) -> Seen:
+        drops = {
+            key: count - before.get(key, 0)
+            for key, count in self.datapath.drops.items()
+            if count != before.get(key, 0)
+        }
+        arrived = {name: list(_drain(vm)) for name, vm in self._vms.items()}
+        sent, self.nic.sent = self.nic.sent, []
+        return Seen(sent, {name: packets for name, packets in arrived.items() if packets}, drops)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (one, other):
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return one, other
+
+
+def _drain(end: socket.socket) -> Iterable[tuple[bytes, bytes]]:
+    while True:
+        try:
+            data = os.read(end.fileno(), 1 << 18)
+        except (BlockingIOError, ConnectionResetError):
+            return
+        if not data:  # the port is gone
+            return
+        yield data[:10], data[10:]

@@ -1,0 +1,89 @@
+"""The flow cache changes no output: a switch with it and one without see the same packets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.random_frames import broken, tenant_frames, vnet_headers, wire_frames
+from support.random_input import repeatable
+from support.switch import MemorySwitch, nic_mac, pa, policy, records
+from testbed.switch.datapath import Datapath
+
+FEWER = policy(lookup_records=tuple(record for record in records() if record.vm_name != "blue2"))
+
+_changes = st.sampled_from(
+    [
+        ("policy", policy()),
+        ("policy", FEWER),
+        ("neighbor", (pa(2, 5001), nic_mac(2))),
+        ("neighbor", (pa(2, 5001), None)),
+        ("neighbor", (pa(3, 5001), nic_mac(7))),
+    ]
+)
+
+
+@st.composite
+def _steps(draw: st.DrawFn) -> list[tuple[str, Any]]:
+    """A few different packets, each several times in any order, with changes in between."""
+    out = tenant_frames("blue1")
+    back = wire_frames()
+    pool = draw(st.lists(st.tuples(st.just("vm"), out | broken(out), vnet_headers()), min_size=1, max_size=3))
+    pool += draw(
+        st.lists(st.tuples(st.just("wire"), back | broken(back), vnet_headers()), min_size=1, max_size=3)
+    )
+    chosen = draw(st.lists(st.sampled_from(pool), min_size=2, max_size=14))
+    steps: list[tuple[str, Any]] = []
+    for kind, frame, header in chosen:
+        if draw(st.integers(0, 7)) == 0:
+            steps.append(draw(_changes))
+        longer = frame + bytes(draw(st.sampled_from([0, 0, 0, 1, 40]))) if kind == "vm" else frame
+        steps.append((kind, (longer, header)))
+    return steps
+
+
+def _do(switch: MemorySwitch, kind: str, what: Any) -> object:
+    if kind == "policy":
+        return switch.apply(what)
+    if kind == "neighbor":
+        return switch.neighbor(*what)
+    frame, header = what
+    return switch.from_vm("blue1", frame, header) if kind == "vm" else switch.from_wire(frame, header)
+
+
+@repeatable
+@given(_steps())
+def test_with_and_without_the_cache(steps: list[tuple[str, Any]]) -> None:
+    with MemorySwitch() as fast, MemorySwitch(cached=False) as slow:
+        for kind, what in steps:
+            assert _do(fast, kind, what) == _do(slow, kind, what)
+        assert fast.unresolved == slow.unresolved
+
+
+def test_the_sequences_do_use_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The differential above would prove nothing if nothing were cached."""
+    counted: Counter[str] = Counter()
+    for name in ("_first_from_vm", "_first_from_wire"):
+        original = getattr(Datapath, name)
+
+        def counting(*args: Any, original: Callable[..., None] = original, **more: Any) -> None:
+            counted["full path"] += 1
+            original(*args, **more)
+
+        monkeypatch.setattr(Datapath, name, counting)
+
+    @settings(repeatable, max_examples=60)
+    @given(_steps())
+    def run(steps: list[tuple[str, Any]]) -> None:
+        with MemorySwitch() as switch:
+            for kind, what in steps:
+                counted["packets"] += kind in ("vm", "wire")
+                _do(switch, kind, what)
+
+    run()
+    assert counted["packets"] - counted["full path"] > counted["packets"] // 8
