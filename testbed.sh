@@ -3,4 +3,4 @@
 set -euo pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/scripts/setup.sh"
 set_up
-exec "$venv/bin/testbed" "$@"
+TESTBED_PROGRAM=$0 exec "$venv/bin/testbed" "$@"

@@ -32,7 +32,7 @@ def variables(settings: tuple[str, ...]) -> dict[str, str]:
 @file_argument
 @set_option
 @click.option("--name", help="Name of the lab. Default: the file's name; then NAME-2 and so on.")
-@click.option("--engine", "engine_name", default="auto", show_default=True, help="auto, docker or namespaces.")
+@click.option("--engine", "engine_name", default="auto", show_default=True, help="auto, docker, namespaces.")
 @format_option
 def up(file: Path, settings: tuple[str, ...], name: str | None, engine_name: str, output: str) -> None:
     """Build a new lab from a topology file."""
@@ -58,7 +58,7 @@ def _check_name(name: str | None) -> None:
     import re
 
     if name is not None and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):
-        raise BadInput(f"--name {name!r}: lower-case letters, digits and inner hyphens, at most 32 characters")
+        raise BadInput(f"--name {name!r}: at most 32 lower-case letters, digits and inner hyphens")
 
 
 def _show_up(lab: Any, output: str) -> None:
@@ -70,11 +70,12 @@ def _show_up(lab: Any, output: str) -> None:
         return
     _vm_table(found)
     lab_name = found["name"]
+    program = os.environ.get("TESTBED_PROGRAM", "testbed")  # how testbed.sh was called
     first = found["vms"][0]["name"] if found["vms"] else found["hosts"][0]["name"]
     click.echo(f"{lab_name} is up in {found['phases']['total']:.2f} s. Try:")
-    click.echo(f"  testbed check {lab_name}")
-    click.echo(f"  testbed exec -it {lab_name} {first} -- bash")
-    click.echo(f"  testbed bench {lab_name} --baseline vxlan")
+    click.echo(f"  {program} check {lab_name}")
+    click.echo(f"  {program} exec -it {lab_name} {first} -- bash")
+    click.echo(f"  {program} bench {lab_name} --baseline vxlan")
 
 
 def _vm_table(found: dict[str, Any]) -> None:
@@ -199,7 +200,7 @@ def inspect(name: str, output: str) -> None:
         [
             [
                 host["name"],
-                [f"{pa['address']} ({pa['vsid']}, {pa['state']})" for pa in host.get("provider_address_states", [])],
+                [_pa_text(pa) for pa in host.get("provider_address_states", [])],
                 [nic["name"] + ("*" if nic["active"] else "") for nic in host["nics"]],
                 [process["pid"] for process in host["processes"]],
                 round(sum(process["pss_bytes"] for process in host["processes"]) / 2**20, 1),
@@ -208,6 +209,10 @@ def inspect(name: str, output: str) -> None:
         ],
     )
     _vm_table(found)
+
+
+def _pa_text(pa: dict[str, Any]) -> str:
+    return f"{pa['address']} ({pa['vsid']}, {pa['state']})"
 
 
 def _ready(found: dict[str, Any]) -> str:

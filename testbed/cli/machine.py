@@ -22,8 +22,8 @@ def doctor(output: str) -> None:
         print_table(
             ["", "what", "found", "remedy"],
             [
-                [_mark(finding.ok, finding.required), finding.name, finding.detail, "" if finding.ok else finding.remedy]
-                for finding in findings
+                [_mark(each.ok, each.required), each.name, each.detail, "" if each.ok else each.remedy]
+                for each in findings
             ],
         )
     missing = [finding.name for finding in findings if finding.required and not finding.ok]

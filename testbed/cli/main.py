@@ -15,9 +15,10 @@ from testbed.errors import TestbedError
 INTERRUPTED = 130
 
 
-@click.group(
-    context_settings={"auto_envvar_prefix": "TESTBED", "help_option_names": ["-h", "--help"], "max_content_width": 110}
-)
+CONTEXT = {"auto_envvar_prefix": "TESTBED", "help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+@click.group(context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="testbed")
 def cli() -> None:
     """A data centre of Hyper-V hosts with NVGRE network virtualization, on this machine.

@@ -27,7 +27,8 @@ def check(name: str, output: str) -> None:
     else:
         for problem in result["problems"]:
             answered = ", ".join(problem["answered_by"]) or "nobody"
-            click.echo(f"{problem['from']} -> {problem['address']}: {answered} answered, not {problem['expected'] or 'nobody'}")
+            wanted = problem["expected"] or "nobody"
+            click.echo(f"{problem['from']} -> {problem['address']}: {answered} answered, not {wanted}")
         for leak in result["leaks"]:
             click.echo(f"leak: a datagram of {leak['from']} arrived at {leak['to']}")
         verdict = "as it should be" if result["ok"] else "NOT as it should be"
@@ -74,7 +75,7 @@ def counters(name: str, host: str | None, output: str) -> None:
 @click.option("--seconds", default=5, show_default=True, type=click.IntRange(1, 3600))
 @click.option("--streams", default=1, show_default=True, type=click.IntRange(1, 128))
 @click.option("--repeat", default=5, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--wire", type=click.Choice(["frames", "aggregated"]), help="Switch the cables for the measurement.")
+@click.option("--wire", type=click.Choice(["frames", "aggregated"]), help="Switch the cables meanwhile.")
 @click.option("--baseline", type=click.Choice(["vxlan"]), help="Measure this in alternation.")
 @format_option
 def bench(

@@ -11,8 +11,8 @@ from testbed.errors import BadInput
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("-i", "--interactive", is_flag=True, help="Accepted for habit's sake: standard input is always passed.")
-@click.option("-t", "--tty", is_flag=True, help="Accepted for habit's sake: the terminal is the caller's.")
+@click.option("-i", "--interactive", is_flag=True, help="Accepted out of habit: input is always passed.")
+@click.option("-t", "--tty", is_flag=True, help="Accepted out of habit: the terminal is the caller's.")
 @click.argument("name")
 @click.argument("node")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

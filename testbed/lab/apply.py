@@ -27,12 +27,15 @@ def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
     changes = diff(lab.plan, new)
     if not changes:
         return changes
-    progress("removing")
-    _remove(lab, changes)
-    lab.plan = new
-    store.save_plan(lab.record.name, new)  # from here on `down` and a second `apply` know what may exist
-    progress("adding")
-    _add(lab, changes)
+    from testbed.wiring.errors import translated
+
+    with translated(f"change {lab.record.name}"):
+        progress("removing")
+        _remove(lab, changes)
+        lab.plan = new
+        store.save_plan(lab.record.name, new)  # from here on `down` and a second `apply` know what may exist
+        progress("adding")
+        _add(lab, changes)
     progress("ready")
     build.wait_ready(lab, new.vms)
     return changes

@@ -83,12 +83,15 @@ def start_nodes(lab: Lab, hosts: list[str], vms: list[str], *, first: bool = Fal
 
 def wire(lab: Lab) -> None:
     """Make all switches and links of the Plan."""
+    from testbed.wiring.errors import translated
     from testbed.wiring.fabric import Wiring
 
     fabric = lab.plan.fabric
     hosts = {host.name: host for host in lab.plan.hosts}
     netns = {name: lab.netns(name) for name in hosts}
-    Wiring(lab.netns(FABRIC), netns).add(fabric.switches, fabric.cables, fabric.trunks, hosts, fabric.pa_mtu)
+    with translated("wire the fabric"):
+        wiring = Wiring(lab.netns(FABRIC), netns)
+        wiring.add(fabric.switches, fabric.cables, fabric.trunks, hosts, fabric.pa_mtu)
 
 
 def configure_hosts(lab: Lab, only: Iterable[str] | None = None) -> None:
@@ -101,20 +104,26 @@ def configure_hosts(lab: Lab, only: Iterable[str] | None = None) -> None:
 
 def boot_vms(lab: Lab, vms: Iterable[VmPlan]) -> None:
     """Give VMs their adapters, plug them into the switches, configure them."""
+    from testbed.wiring.errors import translated
+
+    for vm in vms:
+        with translated(f"give {vm.name} its adapters"):
+            _boot(lab, vm)
+
+
+def _boot(lab: Lab, vm: VmPlan) -> None:
     from testbed.wiring import guest
 
-    vms = list(vms)
-    for vm in vms:
-        netns = lab.netns(vm.name)
-        queues = guest.create_adapters(netns, vm)
-        try:
-            for vnic, queue in queues:
-                port = {"name": vnic.port, "mac": vnic.mac, "vsid": vnic.vsid}
-                lab.host(vm.host).call("attach-port", [queue], port=port)
-        finally:
-            for _, queue in queues:
-                os.close(queue)
-        guest.configure(netns, vm, lab.plan.timers)
+    netns = lab.netns(vm.name)
+    queues = guest.create_adapters(netns, vm)
+    try:
+        for vnic, queue in queues:
+            port = {"name": vnic.port, "mac": vnic.mac, "vsid": vnic.vsid}
+            lab.host(vm.host).call("attach-port", [queue], port=port)
+    finally:
+        for _, queue in queues:
+            os.close(queue)
+    guest.configure(netns, vm, lab.plan.timers)
 
 
 def wait_ready(lab: Lab, vms: Iterable[VmPlan]) -> None:

@@ -34,13 +34,9 @@ _DECAPSULATED = INNER - VNET  # where the vnet header of a decapsulated packet s
 
 
 class Encapsulate:
-    """From a VM to a NIC, with an outer header in front and the inner MACs of the lookup record.
+    """From a VM to a NIC, with an outer header in front and the inner MACs of the lookup record."""
 
-    What is written depends on the vnet header and the length only, and in a bulk flow packet after
-    packet has the same: the last head is kept, writing it again is one assignment.
-    """
-
-    __slots__ = ("_base", "_data", "_drops", "_end", "_head", "_header", "_uplink", "_view", "_vnet")
+    __slots__ = ("_base", "_data", "_drops", "_header", "_uplink", "_view")
 
     def __init__(
         self, buffer: FrameBuffer, outer: bytes, macs: bytes, uplink: Uplink, drops: DropCounts
@@ -51,16 +47,26 @@ class Encapsulate:
         self._base = nvgre.header_sum(outer)
         self._uplink = uplink
         self._drops = drops
-        self._end = 0
-        self._vnet = self._head = b""
 
     def __call__(self, end: int) -> None:
         """Encapsulate and send the packet that ends at ``end``."""
-        data, uplink = self._data, self._uplink
-        if (end != self._end or data[:VNET] != self._vnet) and not self._prepare(end):
+        data = self._data
+        length = end - _IP_START
+        uplink = self._uplink
+        if length > _LONGEST:
             _count(self._drops, uplink.name, Drop.TX_OVERSIZE)
             return
-        data[:_OUTER_END] = self._head
+        if data[0] & NEEDS_CSUM:
+            flags, gso_type, header, gso_size, start, offset = _unpack_vnet(data, 0)
+            try:
+                _pack_vnet(data, 0, flags, gso_type, header + _OUTER, gso_size, start + _OUTER, offset)
+            except struct.error:  # headers of 64 KB: they are as long as the VM says
+                _count(self._drops, uplink.name, Drop.TX_OVERSIZE)
+                return
+        data[WIRE:_OUTER_END] = self._header
+        total = self._base + length
+        _pack_u16(data, _LENGTH_AT, length)
+        _pack_u16(data, _CHECKSUM_AT, (total & 0xFFFF) + (total >> 16) ^ 0xFFFF)
         try:
             uplink.send(self._view[:end])
         except OSError as error:
@@ -69,56 +75,32 @@ class Encapsulate:
         uplink.tx_packets += 1
         uplink.tx_bytes += end - WIRE
 
-    def _prepare(self, end: int) -> bool:
-        """Make the head for packets of this length that have the vnet header now in the buffer.
-
-        False when a length or an offset does not fit 16 bits.
-        """
-        data, length = self._data, end - _IP_START
-        if length > _LONGEST:
-            return False
-        vnet = bytes(data[:VNET])
-        if data[0] & NEEDS_CSUM:
-            flags, gso_type, header, gso_size, start, offset = _unpack_vnet(data, 0)
-            try:
-                _pack_vnet(data, 0, flags, gso_type, header + _OUTER, gso_size, start + _OUTER, offset)
-            except struct.error:  # a VM may say that its headers are 64 KB long
-                return False
-        data[WIRE:_OUTER_END] = self._header
-        total = self._base + length
-        _pack_u16(data, _LENGTH_AT, length)
-        _pack_u16(data, _CHECKSUM_AT, (total & 0xFFFF) + (total >> 16) ^ 0xFFFF)
-        self._end, self._vnet, self._head = end, vnet, bytes(data[:_OUTER_END])
-        return True
-
 
 class Decapsulate:
-    """From a NIC to a VM: the outer header goes, offsets of the offload metadata move back.
+    """From a NIC to a VM: the outer header goes, offsets of the offload metadata move back."""
 
-    As in :class:`Encapsulate`, the last vnet header is kept with what it became.
-    """
-
-    __slots__ = ("_data", "_drops", "_inner_vnet", "_port", "_view", "_vnet")
+    __slots__ = ("_data", "_drops", "_port", "_view")
 
     def __init__(self, buffer: FrameBuffer, port: Port, drops: DropCounts) -> None:
         self._data = buffer.data
         self._view = buffer.view
         self._port = port
         self._drops = drops
-        self._vnet = self._inner_vnet = b""
 
     def __call__(self, end: int) -> None:
         """Decapsulate the packet that ends at ``end`` and hand it over."""
-        data, port = self._data, self._port
-        if data[:VNET] != self._vnet:
-            vnet = bytes(data[:VNET])
+        data = self._data
+        flags, gso_type, header, gso_size, start, offset = _unpack_vnet(data, 0)
+        port = self._port
+        if flags & NEEDS_CSUM:
+            header = header - _OUTER if header > _OUTER else 0
             try:
-                self._inner_vnet = _decapsulated_vnet(vnet)
-            except struct.error:  # the checksum to be completed is one of the outer headers'
+                _pack_vnet(data, _DECAPSULATED, flags, gso_type, header, gso_size, start - _OUTER, offset)
+            except struct.error:  # the checksum to complete is one of the outer headers
                 _count(self._drops, port.name, Drop.MALFORMED)
                 return
-            self._vnet = vnet
-        data[_DECAPSULATED:INNER] = self._inner_vnet
+        else:
+            _pack_vnet(data, _DECAPSULATED, flags, 0, 0, 0, 0, 0)
         try:
             os.write(port.descriptor, self._view[_DECAPSULATED:end])
         except OSError:
@@ -126,15 +108,6 @@ class Decapsulate:
             return
         port.to_vm_packets += 1
         port.to_vm_bytes += end - INNER
-
-
-def _decapsulated_vnet(vnet: bytes) -> bytes:
-    """The vnet header of a received NVGRE frame, as it must be without the outer header."""
-    flags, gso_type, header, gso_size, start, offset = VNET_HEADER.unpack(vnet)
-    if not flags & NEEDS_CSUM:
-        return VNET_HEADER.pack(flags, 0, 0, 0, 0, 0)
-    header = header - _OUTER if header > _OUTER else 0
-    return VNET_HEADER.pack(flags, gso_type, header, gso_size, start - _OUTER, offset)
 
 
 class Deliver:

@@ -65,6 +65,33 @@ def _neighbor_frames(draw: st.DrawFn, source: str) -> bytes:
     return solicitation(_address(place, 6), draw(st.sampled_from([v6(source), "::"])), own, to)
 
 
+@st.composite
+def flow_frames(draw: st.DrawFn, source: str) -> bytes:
+    """A packet of a TCP or UDP flow to a VM of blue or to all: a kind that the flow cache takes."""
+    target = draw(st.sampled_from(["blue2", "blue3", "blue4", "web1", "web2", "blue1"]))
+    to = draw(st.sampled_from([mac_of(target), gateway_mac(5001), BROADCAST]))
+    protocol, payload = draw(st.sampled_from([TCP, UDP])), draw(_PORTS) + bytes(draw(st.integers(16, 60)))
+    if draw(st.booleans()):
+        return ethernet(to, mac_of(source), 0x0800, ipv4(v4(source), v4(target), protocol, payload))
+    return ethernet(to, mac_of(source), 0x86DD, ipv6(v6(source), v6(target), protocol, payload))
+
+
+def tunnelled_flow_frames() -> st.SearchStrategy[bytes]:
+    """A flow's packet from host 2 to a VM here."""
+    inner = st.builds(
+        lambda frame, to: to + frame[6:],
+        flow_frames("blue2"),
+        st.sampled_from([mac_of("blue1"), mac_of("blue4"), BROADCAST]),
+    )
+    return st.builds(
+        lambda frame, flow_id: encapsulated(
+            frame, 5001, pa(2, 5001), pa(1, 5001), nic_mac(1), nic_mac(2), flow_id
+        ),
+        inner,
+        st.integers(0, 255),
+    )
+
+
 def _other_frames(source: str) -> st.SearchStrategy[bytes]:
     kinds = st.sampled_from([0x8100, 0x88A8, 0x88CC, 0x0806, 0x0800, 0x86DD])
     return st.builds(ethernet, _MACS, st.just(mac_of(source)), kinds, st.binary(max_size=60))

@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support.random_frames import broken, tenant_frames, vnet_headers, wire_frames
+from support.random_frames import (
+    broken,
+    flow_frames,
+    tenant_frames,
+    tunnelled_flow_frames,
+    vnet_headers,
+    wire_frames,
+)
 from support.random_input import repeatable
 from support.switch import MemorySwitch, nic_mac, pa, policy, records
 from testbed.switch.datapath import Datapath
@@ -31,19 +38,17 @@ _changes = st.sampled_from(
 @st.composite
 def _steps(draw: st.DrawFn) -> list[tuple[str, Any]]:
     """A few different packets, each several times in any order, with changes in between."""
-    out = tenant_frames("blue1")
-    back = wire_frames()
-    pool = draw(st.lists(st.tuples(st.just("vm"), out | broken(out), vnet_headers()), min_size=1, max_size=3))
-    pool += draw(
-        st.lists(st.tuples(st.just("wire"), back | broken(back), vnet_headers()), min_size=1, max_size=3)
-    )
-    chosen = draw(st.lists(st.sampled_from(pool), min_size=2, max_size=14))
+    out, back = tenant_frames("blue1"), wire_frames()
+    pool = [("vm", draw(flow_frames("blue1"))), ("wire", draw(tunnelled_flow_frames()))]
+    pool.append(("vm", draw(broken(st.just(pool[0][1])) | out | broken(out))))
+    pool.append(("wire", draw(broken(st.just(pool[1][1])) | back | broken(back))))
+    headers = draw(st.lists(vnet_headers(), min_size=1, max_size=2))
     steps: list[tuple[str, Any]] = []
-    for kind, frame, header in chosen:
-        if draw(st.integers(0, 7)) == 0:
+    for kind, frame in draw(st.lists(st.sampled_from(pool), min_size=4, max_size=14)):
+        if draw(st.integers(0, 9)) == 0:
             steps.append(draw(_changes))
-        longer = frame + bytes(draw(st.sampled_from([0, 0, 0, 1, 40]))) if kind == "vm" else frame
-        steps.append((kind, (longer, header)))
+        more = bytes(draw(st.sampled_from([0, 0, 0, 1, 40]))) if kind == "vm" else b""
+        steps.append((kind, (frame + more, draw(st.sampled_from(headers)))))
     return steps
 
 
