@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support import machine
 from support.cli import FOUR_HOSTS, Cli
 from support.labs import Lab, tear_down
@@ -102,7 +103,7 @@ def lab(shared_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
 
 @contextmanager
 def _running(cli: Cli, file: Path, *options: object, may_drop: tuple[str, ...] = ()) -> Iterator[Lab]:
-    lab = _up(cli, file, *options)
+    lab = _up(cli, file, *options, may_drop=may_drop)
     try:
         yield lab
     except BaseException:
@@ -111,9 +112,9 @@ def _running(cli: Cli, file: Path, *options: object, may_drop: tuple[str, ...] =
     _down(lab, may_drop)
 
 
-def _up(cli: Cli, file: Path, *options: object) -> Lab:
+def _up(cli: Cli, file: Path, *options: object, may_drop: tuple[str, ...] = ()) -> Lab:
     lab = Lab(cli, cli.up(file, *options)["name"])
-    faults = lab.boot()
+    faults = lab.boot(may_drop)
     assert not faults, "\n".join(faults)
     return lab
 

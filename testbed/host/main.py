@@ -12,7 +12,8 @@ from pathlib import Path
 
 from testbed.channel import Channel, Server, listen, pair
 from testbed.host.agent import Agent
-from testbed.switch.worker import Worker, name_process
+from testbed.host.worker import Worker
+from testbed.processes import name_process
 
 
 def run(directory: Path) -> int:

@@ -69,14 +69,12 @@ def check(lab: Lab) -> dict[str, Any]:
     for vm in lab.plan.vms:
         live = guest.addresses(lab.netns(vm.name))
         networks = {vnic.interface: vnic.network for vnic in vm.vnics}
-        addresses = [
-            str(address.ip)
-            for interface, entries in live.items()
-            if interface in networks
-            for entry in entries
-            if not (address := ipaddress.ip_interface(entry["address"])).is_link_local
-            and not entry["duplicate"]
-        ]
+        # what a VM should have counts even when it has lost it
+        found = {ipaddress.ip_interface(text).ip for vnic in vm.vnics for text in vnic.addresses}
+        for interface in networks:
+            entries = [entry for entry in live.get(interface, []) if not entry["duplicate"]]
+            found |= {ipaddress.ip_interface(entry["address"]).ip for entry in entries}
+        addresses = sorted(str(address) for address in found if not address.is_link_local)
         guests.append(Guest(vm.name, frozenset(networks.values()), tuple(addresses)))
     probes = plan_probes(guests)
     with _Responders(lab, guests, probes) as responders:

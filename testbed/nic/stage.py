@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from testbed.nic.uplink import Uplink
 from testbed.switch.drops import Drop
 from testbed.switch.packet import Packet, Verdict
 from testbed.switch.pipeline import NIC
 from testbed.switch.state import SwitchState
+from testbed.switch.uplink import Uplink
 
 
 class NicStage:

@@ -2,5 +2,5 @@
 
 The path of a packet is :data:`testbed.switch.pipeline.PIPELINE`; what the switch finally does
 with it is one of the actions in :mod:`testbed.switch.actions`; the loop is
-:mod:`testbed.switch.worker`.
+:mod:`testbed.host.worker`.
 """

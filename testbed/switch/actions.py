@@ -11,11 +11,11 @@ import os
 import struct
 from collections.abc import Sequence
 
-from testbed.nic.uplink import Uplink
 from testbed.packets import nvgre
 from testbed.switch.buffer import INNER, NEEDS_CSUM, VNET, VNET_HEADER, WIRE, Action, FrameBuffer
 from testbed.switch.drops import Drop
 from testbed.switch.port import Port
+from testbed.switch.uplink import Uplink
 
 DropCounts = dict[tuple[str, Drop], int]
 

@@ -11,8 +11,6 @@ import os
 import struct
 from collections.abc import Callable
 
-from testbed.nic.stage import NicStage
-from testbed.nic.uplink import Uplink
 from testbed.packets import nvgre
 from testbed.packets.malformed import MalformedFrame
 from testbed.switch.actions import (
@@ -26,13 +24,11 @@ from testbed.switch.actions import (
 )
 from testbed.switch.buffer import INNER, SIZE, WIRE, Action, Flows, FrameBuffer
 from testbed.switch.drops import Drop
-from testbed.switch.extensions import ExtensionsStage
 from testbed.switch.packet import Hold, Packet, Reply, Verdict
-from testbed.switch.pipeline import EXTENSIONS_CA, EXTENSIONS_PA, Pipeline
-from testbed.switch.port import Port, PortStage
+from testbed.switch.pipeline import Pipeline
+from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
-from testbed.teaming.team import TeamStage
-from testbed.wnv.filter import WnvFilter
+from testbed.switch.uplink import Uplink
 
 BATCH = 32  # packets per wake-up and descriptor, so that no one starves the others
 FLOWS = 16384  # cached flows per port or NIC; a full cache is emptied
@@ -59,22 +55,13 @@ _V4_HEAD = b"\x08\x00\x45"
 class Datapath:
     """The switch of one worker. ``unresolved`` is called with each PA next hop that needs resolving."""
 
-    def __init__(self, state: SwitchState, unresolved: Callable[[bytes], None]) -> None:
+    def __init__(self, state: SwitchState, pipeline: Pipeline, unresolved: Callable[[bytes], None]) -> None:
         self.state = state
         self.drops: DropCounts = {}
         self._buffer = FrameBuffer()
         self._unresolved = unresolved
         self._held: dict[bytes, list[tuple[str, bytes, bytes]]] = {}
-        self.pipeline = Pipeline(
-            [
-                PortStage(),
-                ExtensionsStage(EXTENSIONS_CA),
-                WnvFilter(state),
-                ExtensionsStage(EXTENSIONS_PA),
-                TeamStage(state),
-                NicStage(state),
-            ]
-        )
+        self._pipeline = pipeline
 
     # ---- hot path -------------------------------------------------------------------------
 
@@ -140,7 +127,7 @@ class Datapath:
     ) -> None:
         packet = Packet(self._buffer.view[INNER:end], port)
         packet.only = only
-        action = self._decide(packet, self.pipeline.outbound, port.name, INNER, end)
+        action = self._decide(packet, self._pipeline.outbound, port.name, INNER, end)
         if action is None:
             return
         if key and not packet.waiting and _cacheable(key):
@@ -153,7 +140,7 @@ class Datapath:
             return
         buffer = self._buffer
         packet = Packet(buffer.view[WIRE:end], uplink)
-        action = self._decide(packet, self.pipeline.inbound, uplink.name, WIRE, end)
+        action = self._decide(packet, self._pipeline.inbound, uplink.name, WIRE, end)
         if action is None:
             return
         if packet.outer is not None:

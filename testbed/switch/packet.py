@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from testbed.packets.checksum import Buffer
 from testbed.packets.nvgre import Outer
 from testbed.switch.drops import Drop
-
-if TYPE_CHECKING:
-    from testbed.nic.uplink import Uplink
-    from testbed.switch.port import Port
+from testbed.switch.port import Port
+from testbed.switch.uplink import Uplink
 
 
 class Reply:

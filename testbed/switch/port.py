@@ -6,9 +6,6 @@ import os
 
 from testbed.packets.checksum import Buffer
 from testbed.switch.buffer import VNET, Flows
-from testbed.switch.drops import Drop
-from testbed.switch.packet import Packet, Verdict
-from testbed.switch.pipeline import PORT
 
 _NO_OFFLOAD = bytes(VNET)
 
@@ -50,22 +47,3 @@ class Port:
     def close(self) -> None:
         """Give the queue up; the VM's NIC loses its carrier."""
         os.close(self.descriptor)
-
-
-class PortStage:
-    """First stage: a port with a VSID marks its packets with it (hnv statement 17)."""
-
-    name = PORT
-
-    def outbound(self, packet: Packet) -> Verdict:
-        """Set the packet's VSID from its port."""
-        if len(packet.frame) < 14:
-            return Drop.MALFORMED
-        assert isinstance(packet.source, Port)
-        packet.vsid = packet.source.vsid
-        packet.macs = bytes(packet.frame[:12])
-        return None
-
-    def inbound(self, packet: Packet) -> Verdict:
-        """Last stage: somebody must have found a port by now."""
-        return None if packet.ports else Drop.NO_PORT

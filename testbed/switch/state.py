@@ -1,22 +1,19 @@
-"""What the stages of one worker share: its ports, NICs and the current tables.
+"""What the stages of one worker share: its ports, NICs and PA neighbors.
 
-A worker is one thread of one process; nothing here is locked. Control replaces ``tables`` and
-``neighbors`` between two packets, and then every cached action is forgotten.
+A worker is one thread of one process; nothing here is locked. Control changes it between
+two packets, and then every cached action is forgotten.
 """
 
 from __future__ import annotations
 
-from testbed.nic.uplink import Uplink
 from testbed.switch.port import Port
-from testbed.topology.plan import HostPolicy
-from testbed.wnv.tables import Tables
+from testbed.switch.uplink import Uplink
 
 
 class SwitchState:
-    """Ports, uplinks, tables. neighbors: PA next hop -> MAC, as far as resolved."""
+    """Ports, uplinks. neighbors: PA next hop -> MAC, as far as resolved."""
 
     def __init__(self) -> None:
-        self.tables = Tables(HostPolicy(), frozenset())
         self.neighbors: dict[bytes, bytes] = {}
         self.ports: dict[str, Port] = {}
         self.uplinks: dict[str, Uplink] = {}

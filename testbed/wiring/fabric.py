@@ -103,14 +103,19 @@ class Wiring:
             for cable in cables:
                 with in_netns(self._hosts[cable.host]), IPRoute() as ip:
                     index = _index(ip, cable.nic)
-                    ip.tc("add", "clsact", index)
-                    _attach(ip, index, _CLSACT_EGRESS, transmit, "nic_tx")
-                    _attach(ip, index, _CLSACT_INGRESS, receive, "nic_rx")
+                    attach_hardware(ip, index, transmit, receive)
                     set_features(cable.nic, CABLE_HOST[cable.wire])
                     ip.link("set", index=index, state="up")
         finally:
             os.close(transmit)
             os.close(receive)
+
+
+def attach_hardware(ip: Any, index: int, transmit: int, receive: int) -> None:
+    """Attach a NIC's programs, nic_tx and nic_rx by their descriptors, to the interface ``index``."""
+    ip.tc("add", "clsact", index)
+    _attach(ip, index, _CLSACT_EGRESS, transmit, "nic_tx")
+    _attach(ip, index, _CLSACT_INGRESS, receive, "nic_rx")
 
 
 def _attach(ip: Any, index: int, parent: int, program: int, name: str) -> None:

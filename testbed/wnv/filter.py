@@ -16,17 +16,19 @@ from testbed.switch.drops import Drop
 from testbed.switch.packet import Hold, Packet, Tunnel, Verdict
 from testbed.switch.pipeline import WNV
 from testbed.switch.state import SwitchState
+from testbed.topology.plan import HostPolicy
 from testbed.wnv.resolver import MULTICAST_BIT, resolve_arp, resolve_nd
-from testbed.wnv.tables import Record
+from testbed.wnv.tables import Record, Tables
 
 
 class WnvFilter:
-    """Encapsulates, decapsulates, answers for neighbors."""
+    """Encapsulates, decapsulates, answers for neighbors. ``tables``: the policy, replaced as a whole."""
 
     name = WNV
 
     def __init__(self, state: SwitchState) -> None:
         self._state = state
+        self.tables = Tables(HostPolicy(), frozenset())
 
     def outbound(self, packet: Packet) -> Verdict:
         """A VM's packet: find where its destination CA lives."""
@@ -34,7 +36,7 @@ class WnvFilter:
             return self._by_mac(packet)
         kind = ethernet.ethertype(packet.frame)
         if kind == ethernet.TYPE_ARP:
-            found = resolve_arp(self._state.tables, packet)
+            found = resolve_arp(self.tables, packet)
             return self._unicast(packet, found) if isinstance(found, bytes) else found
         if kind == ethernet.TYPE_IPV4:
             if len(packet.frame) < 34:
@@ -43,7 +45,7 @@ class WnvFilter:
         if kind == ethernet.TYPE_IPV6:
             if len(packet.frame) < 54:
                 return Drop.MALFORMED
-            verdict = resolve_nd(self._state.tables, packet)
+            verdict = resolve_nd(self.tables, packet)
             return verdict or self._ip(packet, bytes(packet.frame[38:54]))
         return Drop.NOT_IP
 
@@ -54,9 +56,9 @@ class WnvFilter:
         outer = packet.outer = nvgre.parse(packet.frame)
         state = self._state
         packet.vsid = outer.vsid
-        if outer.destination_pa not in state.tables.local_pas:
+        if outer.destination_pa not in self.tables.local_pas:
             return Drop.PA_NOT_LOCAL
-        if not state.tables.knows_sender(outer.vsid, outer.source_pa):
+        if not self.tables.knows_sender(outer.vsid, outer.source_pa):
             return Drop.POLICY_MISMATCH
         inner = packet.frame[nvgre.OUTER : outer.length]
         if ethernet.ethertype(inner) in (ethernet.TYPE_VLAN, ethernet.TYPE_QINQ):
@@ -73,7 +75,7 @@ class WnvFilter:
         return self._unicast(packet, destination)
 
     def _unicast(self, packet: Packet, destination: bytes) -> Verdict:
-        tables = self._state.tables
+        tables = self.tables
         route = tables.customer_route(packet.vsid, destination)
         if route is None:
             return Drop.NO_CUSTOMER_ROUTE
@@ -97,7 +99,7 @@ class WnvFilter:
         """Unchanged inside a subnet; a routed packet comes from the gateway of its new subnet."""
         if record.vsid == packet.vsid:
             return bytes(packet.frame[6:12])
-        return self._state.tables.gateway_macs.get(record.vsid, bytes(packet.frame[6:12]))
+        return self.tables.gateway_macs.get(record.vsid, bytes(packet.frame[6:12]))
 
     def _replicate(self, packet: Packet) -> Verdict:
         """Source replication: one copy per remote host with VMs of the VSID (RFC 7637 section 4.2).
@@ -109,9 +111,7 @@ class WnvFilter:
             packet.ports = tuple(
                 port for port in self._state.ports_of(packet.vsid) if port is not packet.source
             )
-        copies = [
-            self._tunnel(packet, packet.vsid, pa) for pa in self._state.tables.remote_pas.get(packet.vsid, ())
-        ]
+        copies = [self._tunnel(packet, packet.vsid, pa) for pa in self.tables.remote_pas.get(packet.vsid, ())]
         tunnels = [copy for copy in copies if isinstance(copy, Tunnel)]
         if packet.only is None:
             packet.tunnels = tuple(tunnels)
@@ -124,7 +124,7 @@ class WnvFilter:
         return packet.lost[0] if packet.lost else Drop.NO_LOOKUP_RECORD
 
     def _tunnel(self, packet: Packet, vsid: int, destination: bytes) -> Tunnel | Hold | Drop:
-        tables = self._state.tables
+        tables = self.tables
         source = tables.local_pa.get(packet.vsid)
         if source is None:
             return Drop.NO_PROVIDER_ADDRESS

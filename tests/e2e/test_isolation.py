@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from support.cli import TWO_HOSTS, Cli
 from support.labs import Lab
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support import labs, machine
 from support.cli import SOURCE, TWO_HOSTS, Cli
 from support.machine import Snapshot
-
 from testbed.namespaces import in_netns, new_netns
 
 pytestmark = pytest.mark.netns
@@ -89,7 +89,9 @@ def test_a_process_that_names_the_folder(
     try:
         # nobody's child, for once: what a daemon started for the test
         traces = machine._traces(tmp_path, frozenset())
-        assert bool([line for line in traces if found and found in line and str(pid) in line]) is bool(found), traces
+        assert bool([line for line in traces if found and found in line and str(pid) in line]) is bool(
+            found
+        ), traces
         assert machine._traces(tmp_path, frozenset({pid})) == []
     finally:
         kill(pid)
@@ -191,9 +193,26 @@ def end():
 @pytest.mark.parametrize(("mark", "code"), [("e2e", 1), ("netns", 1), ("may_drop", 0)])
 def test_a_test_that_leaves_something_fails(tmp_path: Path, mark: str, code: int) -> None:
     (tmp_path / "test_leaving.py").write_text(LEAVING.format(mark=mark))
-    words = ["-p", "conftest", "-p", "no:cacheprovider", "-c", SOURCE / "pyproject.toml", "--rootdir", tmp_path]
+    words = [
+        "-p",
+        "conftest",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        SOURCE / "pyproject.toml",
+        "--rootdir",
+        tmp_path,
+    ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, "--basetemp", tmp_path / "tmp", tmp_path / "test_leaving.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            *words,
+            "--basetemp",
+            tmp_path / "tmp",
+            tmp_path / "test_leaving.py",
+        ],
         env={**os.environ, "PYTHONPATH": f"{SOURCE / 'tests'}:{SOURCE}"},
         cwd=tmp_path,
         capture_output=True,

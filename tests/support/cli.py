@@ -33,7 +33,9 @@ class Cli:
         """The command line."""
         return [sys.executable, "-m", "testbed", *map(str, words)]
 
-    def run(self, *words: object, stdin: bytes = b"", seconds: float = SECONDS) -> subprocess.CompletedProcess[bytes]:
+    def run(
+        self, *words: object, stdin: bytes = b"", seconds: float = SECONDS
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run a verb to its end, whatever its exit code."""
         return subprocess.run(
             self.argv(*words), env=self.env, input=stdin, capture_output=True, timeout=seconds, check=False
@@ -47,7 +49,9 @@ class Cli:
     def ok(self, *words: object, **more: Any) -> str:
         """Standard output of a verb that must succeed."""
         done = self.run(*words, **more)
-        assert done.returncode == 0, f"testbed {words}: exit {done.returncode}\n{done.stdout!r}\n{done.stderr.decode()}"
+        assert done.returncode == 0, (
+            f"testbed {words}: exit {done.returncode}\n{done.stdout!r}\n{done.stderr.decode()}"
+        )
         return done.stdout.decode()
 
     def refused(self, code: int, *words: object, **more: Any) -> str:
@@ -74,7 +78,9 @@ class Cli:
         found: dict[str, Any] = self.json("inspect", name)
         return found
 
-    def inside(self, name: str, node: str, *command: object, **more: Any) -> subprocess.CompletedProcess[bytes]:
+    def inside(
+        self, name: str, node: str, *command: object, **more: Any
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run a command in a node."""
         return self.run("exec", name, node, "--", *command, **more)
 

@@ -27,10 +27,10 @@ class Lab:
         self.name = name
         self.booted: Counted = {}
 
-    def boot(self) -> list[str]:
-        """Drops during boot whose reason is not one of a boot's."""
+    def boot(self, allowed: Iterable[str] = ()) -> list[str]:
+        """Drops during boot whose reason is not one of a boot's nor ``allowed``."""
         self.booted = drops(self.cli, self.name)
-        return unexpected_drops({}, self.booted, BOOT)
+        return unexpected_drops({}, self.booted, BOOT | {*allowed})
 
     def faults(self, allowed: Iterable[str] = ()) -> list[str]:
         """Tracebacks in logs, and drops since boot whose reason is not expected nor ``allowed``."""

@@ -60,8 +60,13 @@ def _leaks(before: Snapshot, folder: Path) -> list[str]:
     found = [f"process {pid} is left: {describe(pid)}" for pid in sorted(_descendants() - before.children)]
     found += _traces(folder, before.children)
     found += [f"container {name} is left" for name in containers(folder)]
-    found += [f"namespace {name} is held by a descriptor of this process" for name in _own_namespaces() - before.namespaces]
-    found += [f"namespace {name} has a name in {_NAMES}" for name in _named_namespaces() - before.named_namespaces]
+    found += [
+        f"namespace {name} is held by a descriptor of this process"
+        for name in _own_namespaces() - before.namespaces
+    ]
+    found += [
+        f"namespace {name} has a name in {_NAMES}" for name in _named_namespaces() - before.named_namespaces
+    ]
     if (now := root_network()) != before.root_network:
         found.append(f"the root network namespace has changed:\n{before.root_network}\n->\n{now}")
     return found
@@ -104,7 +109,9 @@ def _processes() -> Iterator[int]:
 def describe(pid: int) -> str:
     """A process in words."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        words = (
+            Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        )
         return f"{Path(f'/proc/{pid}/comm').read_text().strip()} ({words})"
     except OSError:
         return "has ended"
@@ -145,7 +152,9 @@ def root_network() -> str:
     links = [
         {
             **{key: value for key, value in link.items() if key not in _VOLATILE and key != "addr_info"},
-            "addresses": sorted(f"{entry['local']}/{entry['prefixlen']}" for entry in link["addr_info"] if "local" in entry),
+            "addresses": sorted(
+                f"{entry['local']}/{entry['prefixlen']}" for entry in link["addr_info"] if "local" in entry
+            ),
         }
         for link in json.loads(listed)
         if link
@@ -175,7 +184,11 @@ def _own_namespaces() -> frozenset[str]:
 
 def containers(folder: Path) -> list[str]:
     """Names of the containers, running or not, whose label says that they belong below ``folder``."""
-    return [entry["Names"][0] for entry in _labelled() if Path(entry["Labels"]["testbed.state"]).is_relative_to(folder)]
+    return [
+        entry["Names"][0]
+        for entry in _labelled()
+        if Path(entry["Labels"]["testbed.state"]).is_relative_to(folder)
+    ]
 
 
 def remove_containers(folder: Path) -> None:

@@ -14,12 +14,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from support.frames import ip, mac
-from testbed.nic.uplink import Uplink
+from testbed.host.worker import build_pipeline
 from testbed.switch.datapath import Datapath
 from testbed.switch.drops import Drop
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
+from testbed.switch.uplink import Uplink
 from testbed.topology.plan import CustomerRoute, HostPolicy, LookupRecord, ProviderAddress
+from testbed.wnv.filter import WnvFilter
 from testbed.wnv.tables import Tables
 
 BLUE, RED = "{11111111-1111-1111-1111-111111111111}", "{22222222-2222-2222-2222-222222222222}"
@@ -174,7 +176,8 @@ class MemorySwitch:
         self._cached = cached
         self.state = SwitchState()
         self.unresolved: list[bytes] = []
-        self.datapath = Datapath(self.state, self.unresolved.append)
+        self.wnv = WnvFilter(self.state)
+        self.datapath = Datapath(self.state, build_pipeline(self.state, self.wnv), self.unresolved.append)
         self._vms: dict[str, socket.socket] = {}
         self.nic = MemoryUplink("nic1", nic_mac(host))
         self.state.uplinks["nic1"] = self.nic
@@ -201,7 +204,7 @@ class MemorySwitch:
 
     def apply(self, new: HostPolicy, preferred: Iterable[str] | None = None) -> None:
         """Give the switch a policy, as its worker does."""
-        self.state.tables = tables(new, preferred)
+        self.wnv.tables = tables(new, preferred)
         self.state.forget_flows()
 
     def cached(self) -> int:

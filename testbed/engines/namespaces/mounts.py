@@ -33,6 +33,11 @@ def mount_proc() -> None:
     _mount("proc", "/proc", "proc", _PLAIN)
 
 
+def mount_sys() -> None:
+    """A /sys that shows this network namespace's interfaces."""
+    _mount("sysfs", "/sys", "sysfs", _PLAIN)
+
+
 def prepare_node(state_dir: str | None) -> None:
     """Set up the mounts of a new node; its ``state_dir`` appears at :data:`NODE_FOLDER`.
 
@@ -40,7 +45,7 @@ def prepare_node(state_dir: str | None) -> None:
     """
     make_private()
     mount_proc()
-    _mount("sysfs", "/sys", "sysfs", _PLAIN)
+    mount_sys()
     folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY) if state_dir else -1
     for path in _PRIVATE_FOLDERS:
         if Path(path).is_dir():

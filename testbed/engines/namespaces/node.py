@@ -16,7 +16,7 @@ from testbed import namespaces
 from testbed.engines.base import NodeSpec
 from testbed.engines.namespaces import mounts
 from testbed.host import main as host
-from testbed.switch.worker import name_process
+from testbed.processes import name_process
 
 _READY = b"ready"
 _CANNOT_EXECUTE = 127  # as a shell says it

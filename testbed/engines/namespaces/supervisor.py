@@ -12,6 +12,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from testbed.channel import Message, Reply, Server, listen
 from testbed.engines.base import NodeSpec
 from testbed.engines.namespaces import mounts, node
 from testbed.errors import LabError
-from testbed.switch.worker import name_process
+from testbed.processes import name_process
 
 SOCKET = "supervisor.sock"
 LOGS = "logs"
@@ -99,6 +100,8 @@ class Supervisor:
 def _serve(directory: Path, lease: int) -> None:
     mounts.make_private()
     mounts.mount_proc()
+    mounts.mount_sys()
+    socket.sethostname(FABRIC)
     name_process("tb-supervisor")
     gc.freeze()  # what is loaded now stays shared with every node
     loop = asyncio.new_event_loop()

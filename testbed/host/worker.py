@@ -6,7 +6,6 @@ holds. What only control can decide (an unresolved PA next hop) goes up as an ``
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 from collections.abc import Callable
@@ -15,21 +14,33 @@ from typing import Any
 import msgspec
 
 from testbed.channel import Channel, Message
-from testbed.nic.uplink import Uplink
+from testbed.nic.stage import NicStage
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.datapath import Datapath
 from testbed.switch.drops import Drop
+from testbed.switch.pipeline import EXTENSIONS_CA, EXTENSIONS_PA, Pipeline
 from testbed.switch.port import Port
+from testbed.switch.stages import ExtensionsStage, PortStage
 from testbed.switch.state import SwitchState
+from testbed.switch.uplink import Uplink
+from testbed.teaming.team import TeamStage
 from testbed.topology.plan import HostPolicy
+from testbed.wnv.filter import WnvFilter
 from testbed.wnv.tables import Tables
 
-_PR_SET_NAME = 15
 
-
-def name_process(name: str) -> None:
-    """Set the name that process listings show (15 characters)."""
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+def build_pipeline(state: SwitchState, wnv: WnvFilter) -> Pipeline:
+    """The stages of a switch; their order is the pipeline's own."""
+    return Pipeline(
+        [
+            PortStage(),
+            ExtensionsStage(EXTENSIONS_CA),
+            wnv,
+            ExtensionsStage(EXTENSIONS_PA),
+            TeamStage(state),
+            NicStage(state),
+        ]
+    )
 
 
 class Worker:
@@ -38,7 +49,8 @@ class Worker:
     def __init__(self, control: Channel) -> None:
         self._control = control
         self.state = SwitchState()
-        self.datapath = Datapath(self.state, self._unresolved)
+        self.wnv = WnvFilter(self.state)
+        self.datapath = Datapath(self.state, build_pipeline(self.state, self.wnv), self._unresolved)
         self._poll = select.epoll()
         self._ready: dict[int, Callable[[], None]] = {}
         self._running = True
@@ -106,7 +118,7 @@ class Worker:
 
     def _on_policy(self, message: Message, _: list[int]) -> None:
         policy = msgspec.convert(message["policy"], HostPolicy)
-        self.state.tables = Tables(policy, frozenset(message["preferred"]))
+        self.wnv.tables = Tables(policy, frozenset(message["preferred"]))
         self.state.active_nic = message["active_nic"]
         self.state.forget_flows()
 

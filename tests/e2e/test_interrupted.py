@@ -1,0 +1,106 @@
+"""`up` interrupted or killed at any moment: rolled back, or cleared away by the next one and by gc."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from support import machine
+from support.cli import FOUR_HOSTS, TWO_HOSTS, Cli
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+
+FILES = {"namespaces": FOUR_HOSTS, "docker": TWO_HOSTS}
+# parts of the time that an undisturbed `up` takes
+MOMENTS = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
+
+
+def seconds_of_up(cli: Cli, file: Path) -> float:
+    """How long an undisturbed `up` takes now."""
+    began = time.monotonic()
+    name = cli.up(file)["name"]
+    took = time.monotonic() - began
+    cli.ok("down", name)
+    return took
+
+
+def disturbed(cli: Cli, file: Path, after: float, number: signal.Signals) -> subprocess.Popen[bytes]:
+    """An `up` whose process group gets a signal after so many seconds, ended."""
+    process = cli.start("up", file, "--engine", cli.engine, start_new_session=True)
+    with cli.ended(process):
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            if number == signal.SIGKILL:
+                process.kill()  # it alone: what it has started is not asked
+            else:
+                os.killpg(process.pid, number)  # as a terminal does
+        process.wait(60)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_up_is_rolled_back(each_cli: Cli, tmp_path: Path, number: signal.Signals) -> None:
+    file = FILES[each_cli.engine]
+    took = seconds_of_up(each_cli, file)
+    before = machine.snapshot()
+    codes = []
+    for moment in MOMENTS[1::2]:
+        process = disturbed(each_cli, file, moment * took, number)
+        codes.append(process.returncode)
+        if process.returncode == 0:  # it was quicker
+            each_cli.ok("down", "--all")
+        assert each_cli.names() == []
+        assert machine.leaks(before, tmp_path) == []
+    # before Python is up a signal just ends it; 0: it was quicker
+    assert set(codes) <= {128 + number, -number, 0}
+    assert 128 + number in codes
+
+
+def test_a_killed_up_is_cleared_away_by_the_next(each_cli: Cli, tmp_path: Path) -> None:
+    file = FILES[each_cli.engine]
+    took = seconds_of_up(each_cli, file)
+    before = machine.snapshot()
+    killed = 0
+    for moment in MOMENTS:
+        killed += disturbed(each_cli, file, moment * took, signal.SIGKILL).returncode == -signal.SIGKILL
+        if each_cli.names() and each_cli.json("list")[0]["ready"]:
+            each_cli.ok("down", "--all")  # it was quicker
+        assert each_cli.up(file)["name"] == file.stem  # under its own name
+        assert [row["name"] for row in each_cli.json("list")] == [file.stem]
+        each_cli.ok("down", file.stem)
+    assert killed >= 4
+    each_cli.ok("gc")
+    assert machine.leaks(before, tmp_path) == []
+
+
+def test_gc_removes_what_a_killed_up_left(each_cli: Cli, tmp_path: Path) -> None:
+    file = FILES[each_cli.engine]
+    took = seconds_of_up(each_cli, file)
+    before = machine.snapshot()
+    for moment in MOMENTS[1::2]:
+        disturbed(each_cli, file, moment * took, signal.SIGKILL)
+        each_cli.ok("down", "--all") if all(row["ready"] for row in each_cli.json("list")) else None
+        each_cli.ok("gc")
+        assert each_cli.names() == []
+        each_cli.ok("gc")  # what the engine was still making when the first one looked
+        assert machine.leaks(before, tmp_path) == []
+
+
+def test_gc_removes_a_lab_whose_nodes_were_killed(each_cli: Cli) -> None:
+    each_cli.up(TWO_HOSTS)
+    assert each_cli.ok("gc") == "nothing to remove\n"
+    if each_cli.engine == "docker":
+        machine.remove_containers(each_cli.state)
+    else:
+        supervisor = each_cli.state / "labs" / "2host" / "supervisor.json"
+        os.kill(int(supervisor.read_text().partition('"pid":')[2].split(",")[0].rstrip("}")), signal.SIGKILL)
+    (row,) = each_cli.json("list")
+    assert row["ready"] is False
+    each_cli.refused(3, "inspect", "2host") if each_cli.engine == "namespaces" else None
+    assert "lab 2host (nothing of it runs)" in each_cli.ok("gc")
+    assert each_cli.names() == []
