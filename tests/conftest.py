@@ -22,8 +22,8 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(params=ENGINES, scope="session")
-def engine(request: pytest.FixtureRequest) -> str:
-    """Both engines; docker is passed over where none answers, unless it is required."""
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Both engines; docker is passed over where none answers, unless it is required. Its image is built."""
     name: str = request.param
     if name == "docker":
         from testbed.engines.docker.client import available
@@ -32,6 +32,7 @@ def engine(request: pytest.FixtureRequest) -> str:
         if not answers:
             assert "TESTBED_REQUIRE_DOCKER" not in os.environ, why
             pytest.skip(why)
+        Cli(tmp_path_factory.mktemp("image")).ok("image", "build", seconds=280.0)
     return name
 
 

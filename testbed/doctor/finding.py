@@ -42,4 +42,6 @@ def _words(error: Exception) -> str:
         return str(error) or type(error).__name__
     if isinstance(code, int):
         return os.strerror(abs(code))
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

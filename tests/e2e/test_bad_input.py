@@ -18,7 +18,12 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 CASES = {
     "a wrong key": ("    host: host1", "    hots: host1", "hots", "hots"),
     "a reserved VSID": ("vnics: [{vsid: 5001, addresses: [10.0.0.5", "vnics: [{vsid: 4095, addresses: [10.0.0.5", "4095", "4095"),
-    "the last VSID": ("{vsid: 5001, prefixes", "{vsid: 0xFFFFFF, prefixes", "0xFFFFFF", "16777215"),
+    "the last VSID": (
+        'fd00::/64"]}\n',
+        'fd00::/64"]}\n      - {vsid: 0xFFFFFF, prefixes: [10.0.9.0/24]}\n',
+        "0xFFFFFF",
+        "16777215",
+    ),
     "a VSID that is no number": ("{vsid: 5001, prefixes", "{vsid: many, prefixes", "many", "vsid"),
     "overlapping subnets": (
         'fd00::/64"]}\n',
