@@ -128,5 +128,5 @@ def _down(lab: Lab, may_drop: tuple[str, ...] = ()) -> None:
 
 @pytest.fixture
 def running() -> Callable[..., Any]:
-    """``with running(cli, file, *options, may_drop=()) as lab``: up, the test, the faults of the lab, down."""
+    """``with running(cli, file, *options, may_drop=()) as lab``: up, the test, the lab's faults, down."""
     return _running

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from testbed.cli.output import format_option, print_json, print_table, progress
 from testbed.errors import BadInput, LabError, MachineLacks, TestbedError
+
+if TYPE_CHECKING:
+    from testbed.lab.lab import Lab
 
 file_argument = click.argument("file", type=click.Path(path_type=Path))
 set_option = click.option(
@@ -49,9 +52,11 @@ def up(file: Path, settings: tuple[str, ...], name: str | None, engine_name: str
         engine, why = choose(engine_name, report)
         if output == "table":
             click.echo(f"engine: {engine.name} ({why})", err=True)
-        lab = build.up(plan, engine, name, str(file.absolute()), report)
-    with lab:
-        _show_up(lab, output)
+        found: dict[str, Any] = {}
+        build.up(
+            plan, engine, name, str(file.absolute()), report, lambda lab: found.update(_finish(lab))
+        ).close()
+    _show_up(found, output)
 
 
 def _check_name(name: str | None) -> None:
@@ -61,10 +66,19 @@ def _check_name(name: str | None) -> None:
         raise BadInput(f"--name {name!r}: at most 32 lower-case letters, digits and inner hyphens")
 
 
-def _show_up(lab: Any, output: str) -> None:
+def _finish(lab: Lab) -> dict[str, Any]:
+    """What ``inspect`` shows of a new lab; after that Ctrl-C comes too late, only the telling is left."""
+    import signal
+
     from testbed.lab.inspect import inspect
 
     found = inspect(lab)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    return found
+
+
+def _show_up(found: dict[str, Any], output: str) -> None:
     if output == "json":
         print_json(found)
         return

@@ -24,14 +24,22 @@ Progress = Callable[[str], None]
 READY_SECONDS = {"fast": 30.0, "rfc": 60.0}
 
 
-def up(plan: Plan, engine: Engine, name: str | None, topology: str, progress: Progress) -> Lab:
-    """A new, ready lab. Rolled back completely on any error, Ctrl-C and SIGTERM."""
+def up(
+    plan: Plan,
+    engine: Engine,
+    name: str | None,
+    topology: str,
+    progress: Progress,
+    finish: Callable[[Lab], None] = lambda _: None,
+) -> Lab:
+    """A new, ready lab. Rolled back completely on any error, Ctrl-C and SIGTERM, also those in ``finish``."""
     record = store.reserve(plan.name, name, engine.name, topology)
     lab = Lab(record, plan, engine)
     try:
         phases = _build(lab, progress)
         lab.record = msgspec.structs.replace(record, ready=True, phases=phases)
         store.save(lab.record)
+        finish(lab)
     except BaseException:
         with _undisturbed():
             progress("rolling back")

@@ -22,6 +22,22 @@ _ETH_P_ALL = 3
 _BUFFER_BYTES = 8 << 20
 
 
+def _open(interface: str) -> socket.socket:
+    # Bound before a protocol is set, so that no frame of another interface is ever queued.
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        sock.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
+        sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
+        sock.setblocking(False)
+        sock.bind((interface, _ETH_P_ALL))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class Uplink:
     """A NIC as the switch uses it. ``mac``: 6 bytes."""
 
@@ -29,14 +45,7 @@ class Uplink:
         """Opens the interface ``name`` of the current network namespace. Raises OSError."""
         self.name = name
         self.mac = mac
-        # Bound before a protocol is set, so that no frame of another interface is ever queued.
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        self.socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
-        self.socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
-        self.socket.setblocking(False)
-        self.socket.bind((name, _ETH_P_ALL))
+        self.socket = _open(name)
         self.receive_into = self.socket.recv_into
         self.send = self.socket.send
         self.flows: Flows = {}

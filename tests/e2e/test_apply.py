@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support import topologies
 from support.cli import Cli
 from support.labs import BOOT
@@ -37,7 +38,17 @@ def test_apply_while_a_ping_runs(each_cli: Cli, tmp_path: Path, running: Callabl
         assert dry["applied"] is False
         assert changed_only(each_cli.inspect(lab.name)) == changed_only(first)
         ping = each_cli.start(
-            "exec", lab.name, "blue1", "--", "ping", "-i", "0.05", "-w", "60", "10.0.0.6", start_new_session=True
+            "exec",
+            lab.name,
+            "blue1",
+            "--",
+            "ping",
+            "-i",
+            "0.05",
+            "-w",
+            "60",
+            "10.0.0.6",
+            start_new_session=True,
         )
         with each_cli.ended(ping):
             assert ping.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support.cli import TWO_HOSTS, Cli
 
 pytestmark = pytest.mark.e2e
@@ -17,7 +18,12 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 # what is replaced, by what, the line of the mistake (None: not tied to one), a word of the message
 CASES = {
     "a wrong key": ("    host: host1", "    hots: host1", "hots", "hots"),
-    "a reserved VSID": ("vnics: [{vsid: 5001, addresses: [10.0.0.5", "vnics: [{vsid: 4095, addresses: [10.0.0.5", "4095", "4095"),
+    "a reserved VSID": (
+        "vnics: [{vsid: 5001, addresses: [10.0.0.5",
+        "vnics: [{vsid: 4095, addresses: [10.0.0.5",
+        "4095",
+        "4095",
+    ),
     "the last VSID": (
         'fd00::/64"]}\n',
         'fd00::/64"]}\n      - {vsid: 0xFFFFFF, prefixes: [10.0.9.0/24]}\n',
@@ -33,14 +39,20 @@ CASES = {
     ),
     "a duplicate address": ('10.0.0.6, "fd00::6"', '10.0.0.5, "fd00::6"', '10.0.0.5, "fd00::6"', "10.0.0.5"),
     "a duplicate MAC": (
-        'vnics: [{vsid: 5001, addresses: [10.0.0.6',
-        'vnics: [{vsid: 5001, mac: "00:15:5D:00:00:01"}, {vsid: 5001, mac: "00-15-5d-00-00-01", addresses: [10.0.0.6',
+        "vnics: [{vsid: 5001, addresses: [10.0.0.6",
+        'vnics: [{vsid: 5001, mac: "00:15:5D:00:00:01"}, {vsid: 5001, mac: "00-15-5d-00-00-01", addresses: ['
+        "10.0.0.6",
         "00-15-5d",
         "00",
     ),
     "an unknown host": ("    host: host2", "    host: host7", "host7", "host7"),
     "an unknown switch": ('["host2:nic1", tor1]', '["host2:nic1", tor7]', "tor7", "tor7"),
-    "an unknown NIC": ('["host2:nic1", tor1]', '["host2:nic1", tor1]\n  - endpoints: ["host2:nic7", tor1]', "nic7", "nic7"),
+    "an unknown NIC": (
+        '["host2:nic1", tor1]',
+        '["host2:nic1", tor1]\n  - endpoints: ["host2:nic7", tor1]',
+        "nic7",
+        "nic7",
+    ),
     "a name with ../": ("name: 2host", "name: ../2host", "name: ../", "name"),
     "a name with a newline": ("name: 2host", 'name: "2host\\nx"', '"2host', "name"),
     "an undefined variable": ("name: 2host", "name: {{ nobody }}", "nobody", "nobody"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from support.capture import port_of
 from support.labs import Lab
 
@@ -13,7 +14,9 @@ def offloads(lab: Lab, interface: str) -> str:
     return lab.cli.output(lab.name, "fabric", "ethtool", "-k", interface)
 
 
-@pytest.mark.may_drop("port-refused", "rx-overrun", "tx-refused")  # a TCP stream finds the limit of every queue
+@pytest.mark.may_drop(
+    "port-refused", "rx-overrun", "tx-refused"
+)  # a TCP stream finds the limit of every queue
 @pytest.mark.parametrize("wire", ["frames", "aggregated"])
 def test_bench_beside_vxlan(lab: Lab, wire: str) -> None:
     interface = port_of(lab, "host1", "nic1")

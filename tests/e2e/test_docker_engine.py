@@ -32,7 +32,8 @@ def engine() -> DockerEngine:
 
 @pytest.fixture
 def lab(engine: DockerEngine, tmp_path: Path) -> Iterator[LabRef]:
-    ref = LabRef(secrets.token_hex(6), "engine-test", tmp_path)
+    ref = LabRef(secrets.token_hex(6), "engine-test", tmp_path / "labs")
+    ref.directory.mkdir()
     yield ref
     engine.destroy(ref)
     assert engine._containers(ref) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.cli import FOUR_HOSTS, TWO_HOSTS, Cli
 from support.labs import Lab, tracebacks
 

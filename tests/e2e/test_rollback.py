@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from support import machine, topologies
 from support.cli import TWO_HOSTS, Cli
 from support.topologies import blue
@@ -16,7 +17,9 @@ pytestmark = pytest.mark.e2e
 def failing(folder: Path, more: str) -> Path:
     """A lab whose second VM cannot live."""
     bad = blue("blue2", "host2", 6)[:-1] + f", {more}}}"
-    return topologies.write(folder, "failing", {"host1": "tor1", "host2": "tor1"}, [blue("blue1", "host1", 5), bad])
+    return topologies.write(
+        folder, "failing", {"host1": "tor1", "host2": "tor1"}, [blue("blue1", "host1", 5), bad]
+    )
 
 
 @pytest.mark.parametrize(
@@ -26,7 +29,9 @@ def failing(folder: Path, more: str) -> Path:
         ("[sh, -c, 'echo last words; exit 3']", ("last words",)),
     ],
 )
-def test_a_vm_whose_command_ends_at_once(each_cli: Cli, tmp_path: Path, command: str, words: tuple[str, ...]) -> None:
+def test_a_vm_whose_command_ends_at_once(
+    each_cli: Cli, tmp_path: Path, command: str, words: tuple[str, ...]
+) -> None:
     before = machine.snapshot()
     said = each_cli.refused(3, "up", failing(tmp_path, f"command: {command}"), "--engine", each_cli.engine)
     assert machine.leaks(before, tmp_path) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support import topologies
 from support.capture import LAST, captured, port_of
 from support.cli import Cli
@@ -22,7 +23,12 @@ def test_plain_vms_reach_each_other_and_the_tenant_stays_alone(
         tmp_path,
         "mixed",
         {"host1": "tor1", "host2": "tor1"},
-        [plain("plain1", "host1", 1), plain("plain2", "host2", 2), blue("blue1", "host1", 5), blue("blue2", "host2", 6)],
+        [
+            plain("plain1", "host1", 1),
+            plain("plain2", "host2", 2),
+            blue("blue1", "host1", 5),
+            blue("blue2", "host2", 6),
+        ],
     )
     # plain frames reach every VM-less corner of the fabric; the other host has no port for them all
     with running(each_cli, file, may_drop=("not-nvgre",)) as lab:

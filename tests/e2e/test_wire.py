@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.capture import captured, port_of
 from support.labs import Lab
 
@@ -70,7 +71,10 @@ def decoded(file: Path) -> list[dict[str, list[str]]]:
         check=True,
     )
     return [
-        {name: [value for value in cell.split(",") if value] for name, cell in zip(FIELDS, line.split("|"), strict=True)}
+        {
+            name: [value for value in cell.split(",") if value]
+            for name, cell in zip(FIELDS, line.split("|"), strict=True)
+        }
         for line in done.stdout.splitlines()
     ]
 

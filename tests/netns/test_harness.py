@@ -36,9 +36,9 @@ def orphan(*command: str, **more: object) -> int:
     script = 'setsid "$@" & echo $!; exit 0'
     with subprocess.Popen(["sh", "-c", script, "sh", *command], stdout=subprocess.PIPE, **more) as shell:  # type: ignore[call-overload]
         assert shell.stdout
-        pid = int(shell.stdout.readline())
-        assert shell.stdout.readline() == b"ready\n"
-    return pid
+        said = {shell.stdout.readline(), shell.stdout.readline()}  # in either order
+        assert b"ready\n" in said
+    return int((said - {b"ready\n"}).pop())
 
 
 SLEEP = "echo ready; exec sleep 60 >/dev/null"

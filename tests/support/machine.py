@@ -127,9 +127,11 @@ def _traces(folder: Path, known: frozenset[int]) -> list[str]:
             continue
         try:
             mounts = os.readlink(f"/proc/{pid}/ns/mnt")
-            for place in ("cmdline", "environ"):
-                if mark in Path(f"/proc/{pid}/{place}").read_bytes():
-                    found.append(f"process {pid} names {folder} in its {place}: {describe(pid)}")
+            found += [
+                f"process {pid} names {folder} in its {place}: {describe(pid)}"
+                for place in ("cmdline", "environ")
+                if mark in Path(f"/proc/{pid}/{place}").read_bytes()
+            ]
             if os.readlink(f"/proc/{pid}/cwd").startswith(str(folder)):
                 found.append(f"process {pid} is in {folder}: {describe(pid)}")
             if mounts not in mounts_seen:

@@ -20,7 +20,8 @@ links:
 
 def blue(vm: str, host: str, number: int) -> str:
     """A VM of the network blue."""
-    return f'  - {{name: {vm}, host: {host}, vnics: [{{vsid: 5001, addresses: [10.0.0.{number}, "fd00::{number}"]}}]}}'
+    addresses = f'[10.0.0.{number}, "fd00::{number}"]'
+    return f"  - {{name: {vm}, host: {host}, vnics: [{{vsid: 5001, addresses: {addresses}}}]}}"
 
 
 def plain(vm: str, host: str, number: int) -> str:
@@ -29,7 +30,9 @@ def plain(vm: str, host: str, number: int) -> str:
     return f"  - {{name: {vm}, host: {host}, vnics: [{{vsid: 0, addresses: {addresses}}}]}}"
 
 
-def write(folder: Path, name: str, hosts: dict[str, str], vms: list[str], more_links: tuple[str, ...] = ()) -> Path:
+def write(
+    folder: Path, name: str, hosts: dict[str, str], vms: list[str], more_links: tuple[str, ...] = ()
+) -> Path:
     """A file for a lab called ``name``; ``hosts`` maps each host to the switch of its only NIC."""
     switches = sorted(set(hosts.values()))
     text = BASE.format(

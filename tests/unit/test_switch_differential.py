@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.frames import TCP, UDP, encapsulated, ethernet, ipv4, ipv6, naive_checksum, ports
 from support.random_frames import (
     broken,
     flow_frames,
@@ -19,7 +20,7 @@ from support.random_frames import (
     wire_frames,
 )
 from support.random_input import repeatable
-from support.switch import MemorySwitch, nic_mac, pa, policy, records
+from support.switch import MemorySwitch, mac_of, nic_mac, pa, policy, records, v4, v6
 from testbed.switch.datapath import Datapath
 
 FEWER = policy(lookup_records=tuple(record for record in records() if record.vm_name != "blue2"))
@@ -92,3 +93,50 @@ def test_the_sequences_do_use_the_cache(monkeypatch: pytest.MonkeyPatch) -> None
 
     run()
     assert counted["packets"] - counted["full path"] > counted["packets"] // 8
+
+
+def _neighbours(frame: bytes, end: int) -> Iterator[bytes]:
+    """Frames that differ from ``frame`` a little, in its first ``end`` bytes."""
+    for position in range(end):
+        for flip in (0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0xFF):
+            yield frame[:position] + bytes([frame[position] ^ flip]) + frame[position + 1 :]
+    for position in {12, end - 2}:  # where Ethernet types are
+        for kind in (0x8100, 0x88A8, 0x86DD, 0x0806):
+            yield frame[:position] + kind.to_bytes(2, "big") + frame[position + 2 :]
+
+
+def _with_outer_checksum(frame: bytes) -> bytes:
+    header = frame[14:24] + b"\0\0" + frame[26:34]
+    return frame[:24] + naive_checksum(header).to_bytes(2, "big") + frame[26:]
+
+
+def _payload(protocol: int) -> bytes:
+    return ports(1, 2) + bytes(protocol + 20)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("version", [4, 6])
+def test_no_cached_flow_answers_for_another_packet_of_a_vm(version: int, protocol: int) -> None:
+    if version == 4:
+        kind, packet = 0x0800, ipv4(v4("blue1"), v4("blue2"), protocol, _payload(protocol))
+    else:
+        kind, packet = 0x86DD, ipv6(v6("blue1"), v6("blue2"), protocol, _payload(protocol))
+    base = ethernet(mac_of("blue2"), mac_of("blue1"), kind, packet)
+    with MemorySwitch() as fast, MemorySwitch(cached=False) as slow:
+        for frame in _neighbours(base, 38 if version == 4 else 58):
+            fast.from_vm("blue1", base)
+            assert fast.cached()
+            assert fast.from_vm("blue1", frame) == slow.from_vm("blue1", frame)
+
+
+def test_no_cached_flow_answers_for_another_packet_of_the_wire() -> None:
+    inner = ethernet(
+        mac_of("blue1"), mac_of("blue2"), 0x0800, ipv4(v4("blue2"), v4("blue1"), UDP, _payload(UDP))
+    )
+    base = encapsulated(inner, 5001, pa(2, 5001), pa(1, 5001), nic_mac(1))
+    with MemorySwitch() as fast, MemorySwitch(cached=False) as slow:
+        for neighbour in _neighbours(base, 56):
+            for frame in (neighbour, _with_outer_checksum(neighbour)):
+                fast.from_wire(base)
+                assert fast.cached()
+                assert fast.from_wire(frame) == slow.from_wire(frame)
