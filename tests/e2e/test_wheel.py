@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.cli import SOURCE, Cli
 
 pytestmark = pytest.mark.e2e

@@ -92,11 +92,11 @@ def test_every_frame_is_nvgre(lab: Lab, capture: Path) -> None:
         (pas["host2"], pas["host1"]): [nics["host2"], nics["host1"], macs["blue2"], macs["blue1"]],
     }
     frames = [frame for frame in decoded(capture) if (frame["ip.src"][0], frame["ip.dst"][0]) in ways]
-    assert len(frames) > 2 * (2 << 20) // 1500  # nothing is aggregated
+    assert len(frames) > 500
+    assert max(int(frame["frame.len"][0]) for frame in frames) == 1500 + 14  # full ones, and none aggregated
     seen: set[str] = set()
     for frame in frames:
         outer = ways[frame["ip.src"][0], frame["ip.dst"][0]]
-        assert int(frame["frame.len"][0]) <= 1500 + 14
         assert [frame["eth.src"][0], frame["eth.dst"][0], frame["eth.src"][1], frame["eth.dst"][1]] == outer
         assert [int(value, 16) for value in frame["gre.flags_and_version"]] == [0x2000]
         assert [int(value, 16) for value in frame["gre.proto"]] == [0x6558]
@@ -140,7 +140,7 @@ def test_scapy_finds_the_same(capture: Path) -> None:
             flow = (inner_ip.src, inner_ip.dst, inner[TCP].sport, inner[TCP].dport)
             flows.setdefault(flow, set()).add(gre.key & 0xFF)
         assert bytes(Ether(bytes(again))) == bytes(frame)  # all checksums as scapy makes them
-    assert checked > 1000
+    assert checked > 500
     assert len(flows) == 8  # control and data connection, both ways, both families
     assert all(len(ids) == 1 for ids in flows.values())  # a FlowID per flow
     assert len({number for ids in flows.values() for number in ids}) > 1

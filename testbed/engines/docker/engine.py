@@ -14,10 +14,12 @@ Whose a container is stands in its labels; nothing is ever found by name.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -245,9 +247,28 @@ class DockerEngine:
 
 
 def _each(items: Sequence[T], work: Callable[[T], R]) -> list[R]:
-    """Do ``work`` for all items in parallel; when all are done, raise the first error there was."""
+    """Do ``work`` for all items in parallel; when all are done, raise the first error there was.
+
+    On Ctrl-C what is under way is finished and the rest is not begun: a roll-back finds all there is.
+    """
     if not items:
         return []
-    with ThreadPoolExecutor(min(PARALLEL, len(items)), thread_name_prefix="docker") as pool:
-        futures = [pool.submit(work, item) for item in items]
+    pool = ThreadPoolExecutor(min(PARALLEL, len(items)), thread_name_prefix="docker")
+    try:
+        with _signals_held():  # an interrupt inside submit() would leave a thread that the pool does not know
+            futures = [pool.submit(work, item) for item in items]
+        wait(futures)
+    finally:
+        with _signals_held():
+            pool.shutdown(wait=True, cancel_futures=True)
     return [future.result() for future in futures]
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """Signals that end the command come after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
