@@ -42,7 +42,7 @@ def test_all_are_done_before_the_first_error_is_told() -> None:
             raise ValueError(item)
         ended.append(item)
 
-    with pytest.raises(ValueError, match="^3$"):
+    with pytest.raises(ValueError, match=r"^3$"):
         _each(range(10), work)
     assert len(ended) == 8
     assert _each([], work) == []
