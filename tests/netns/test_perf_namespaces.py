@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import contextlib
 import os
 import resource
 import select
@@ -33,6 +34,12 @@ def _fds() -> set[str]:
 
 def _children() -> str:
     return Path("/proc/thread-self/children").read_text()
+
+
+def _bury(pid: int) -> None:
+    """Wait for an orphan that came back to this process, the tests' subreaper."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 @pytest.fixture
@@ -181,6 +188,7 @@ def test_a_grandchild_does_not_hold_up_the_result(netns: int) -> None:
     try:
         pid = run_in_netns(netns, _leave_a_child_behind, writer, timeout=5)
         os.kill(pid, signal.SIGKILL)
+        _bury(pid)
     finally:
         os.close(reader)
         os.close(writer)
@@ -215,10 +223,12 @@ time.sleep(60)
 def test_the_childs_end_follows_the_parents_death(netns: int) -> None:
     with subprocess.Popen([sys.executable, "-c", _PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
-        child = os.pidfd_open(int(parent.stdout.readline()))
+        pid = int(parent.stdout.readline())
+        child = os.pidfd_open(pid)
         parent.kill()
     try:
         assert select.select([child], [], [], 5)[0]
+        _bury(pid)
     finally:
         os.close(child)
 
