@@ -152,6 +152,8 @@ class Agent:
             self._resolving.append(answer[0]["next_hop"])
         if self._resolving:
             self._loop.call_soon(self._resolve_kept)
+        if "error" in answer[0]:
+            raise LabError(answer[0]["error"])
         return answer[0]["result"]
 
     def _from_worker(self) -> None:

@@ -1,7 +1,8 @@
 """The provider address space of a host: DAD, ARP for its PAs, and the PA neighbors.
 
 PAs live here and not in the kernel: ``ip addr`` on the host does not show them. Duplicate
-address detection and defence follow RFC 5227; states are those of Get-NetVirtualizationProviderAddress.
+address detection follows RFC 5227, and probes for a PA in use are answered; states are those of
+Get-NetVirtualizationProviderAddress.
 """
 
 from __future__ import annotations

@@ -88,7 +88,10 @@ class Worker:
             return
         message, descriptors = received
         handler = getattr(self, f"_on_{message['op'].replace('-', '_')}")
-        self._control.send({"op": "done", "result": handler(message, descriptors)})
+        try:
+            self._control.send({"op": "done", "result": handler(message, descriptors)})
+        except OSError as error:  # such as a NIC that is not there: control tells who asked
+            self._control.send({"op": "done", "error": f"{message['op']}: {error}"})
 
     def _on_add_nic(self, message: Message, _: list[int]) -> None:
         uplink = Uplink(message["name"], parse_mac(message["mac"]))
