@@ -16,7 +16,7 @@ DOCUMENTS = sorted(
 )
 QUICK_START = ["sudo ./testbed.sh up topologies/4host.yaml", "sudo ./run-tests.sh"]
 # Words that tell of a workplace and not of the project.
-FOREIGN = re.compile(r"/work/|/tmp/|/root/|\bTODO\b|\bFIXME\b")
+FOREIGN = re.compile(r"/home/|/tmp/|/root/|\bTODO\b|\bFIXME\b")
 
 
 def anchors(path: Path) -> set[str]:
