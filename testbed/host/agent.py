@@ -1,8 +1,9 @@
 """The control process of a host: owns policy and PA space, gives its worker orders, answers requests.
 
-Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a HostPlan; may be sent
-again with a changed one), ``attach-port`` (with the TAP queue's descriptor), ``detach-port``,
-``status``, ``counters``. A change is answered when the worker has acknowledged it.
+Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a HostPlan, and the host's
+position in the lab; may be sent again with a changed plan), ``attach-port`` (with the TAP queue's
+descriptor), ``detach-port``, ``status``, ``counters``. A change is answered when the worker has
+acknowledged it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Agent:
         try:
             match message.get("op"):
                 case "configure":
+                    self._place_worker(message["position"])
                     return self._configure(msgspec.convert(message["plan"], HostPlan))
                 case "attach-port":
                     return self._attach(message["port"], descriptors)
@@ -54,6 +56,15 @@ class Agent:
                 os.close(descriptor)
 
     # ---- requests -------------------------------------------------------------------------
+
+    def _place_worker(self, position: int) -> None:
+        """One CPU for the worker, hosts taking turns by their ``position`` in the lab.
+
+        Left alone, the scheduler moves a worker to the CPU of whoever sends to it, and the workers
+        of two hosts that talk to each other share one.
+        """
+        processors = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(self._worker_pid, {processors[position % len(processors)]})
 
     def _configure(self, plan: HostPlan) -> Reply:
         old, self._plan = self._plan, plan

@@ -105,9 +105,9 @@ def wire(lab: Lab) -> None:
 def configure_hosts(lab: Lab, only: Iterable[str] | None = None) -> None:
     """Give hosts their part of the Plan."""
     wanted = None if only is None else set(only)
-    for host in lab.plan.hosts:
+    for position, host in enumerate(lab.plan.hosts):
         if wanted is None or host.name in wanted:
-            lab.ask(host.name, "configure", plan=msgspec.to_builtins(host))
+            lab.ask(host.name, "configure", plan=msgspec.to_builtins(host), position=position)
 
 
 def boot_vms(lab: Lab, vms: Iterable[VmPlan]) -> None:

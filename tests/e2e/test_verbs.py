@@ -227,3 +227,14 @@ def test_output_to_a_closed_pipe_is_no_traceback(lab: Lab) -> None:
     os.close(writing)
     _, said = inspecting.communicate(timeout=20)
     assert (inspecting.returncode, said) == (1, b"")
+
+
+def test_the_workers_of_neighbours_have_processors_of_their_own(lab: Lab) -> None:
+    everything = sorted(os.sched_getaffinity(0))
+    found = [
+        os.sched_getaffinity(process["pid"])
+        for host in lab.cli.inspect("4host")["hosts"]
+        for process in host["processes"]
+        if process["role"] == "worker"
+    ]
+    assert found == [{everything[position % len(everything)]} for position in range(4)]
