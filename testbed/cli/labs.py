@@ -111,15 +111,14 @@ def _vm_table(found: dict[str, Any]) -> None:
 def apply(name: str, file: Path, settings: tuple[str, ...], dry_run: bool, output: str) -> None:
     """Change a running lab into what a topology file says."""
     from testbed.lab.apply import apply as apply_plan
-    from testbed.lab.apply import describe
+    from testbed.lab.apply import changes_to, describe
     from testbed.lab.lab import Lab
     from testbed.topology import plan_from_file
-    from testbed.topology.diff import diff
 
     with Lab.open(name) as lab:
         new = plan_from_file(file, variables(settings), lab.plan)
         if dry_run:
-            changes = diff(lab.plan, new)
+            changes = changes_to(lab, new)
         else:
             with progress() as report:
                 changes = apply_plan(lab, new, report)
@@ -210,11 +209,13 @@ def inspect(name: str, output: str) -> None:
         return
     click.echo(f"{found['name']} ({found['id']}), engine {found['engine']}, {_ready(found)}")
     print_table(
-        ["host", "provider addresses", "NICs", "processes", "MiB"],
+        ["host", "provider addresses", "WNV", "extensions", "NICs", "processes", "MiB"],
         [
             [
                 host["name"],
                 [_pa_text(pa) for pa in host.get("provider_address_states", [])],
+                host.get("wnv"),
+                host.get("extensions"),
                 [nic["name"] + ("*" if nic["active"] else "") for nic in host["nics"]],
                 [process["pid"] for process in host["processes"]],
                 round(sum(process["pss_bytes"] for process in host["processes"]) / 2**20, 1),

@@ -1,4 +1,4 @@
-"""check, counters, bench: does it work, what happened, how fast is it."""
+"""check, counters, events, bench: does it work, what happened, how fast is it."""
 
 from __future__ import annotations
 
@@ -42,30 +42,88 @@ def check(name: str, output: str) -> None:
 @click.argument("host", required=False)
 @format_option
 def counters(name: str, host: str | None, output: str) -> None:
-    """Packets and bytes of ports and NICs, and drops by reason."""
+    """Packets and bytes of ports, NICs and virtual subnets, and drops by reason."""
+    from testbed.lab.inspect import counters as lab_counters
     from testbed.lab.lab import Lab
 
     with Lab.open(name) as lab:
-        hosts = [host] if host else [each.name for each in lab.plan.hosts]
-        found: dict[str, Any] = {each: lab.ask(each, "counters") for each in hosts}
+        found = lab_counters(lab, host)
+    if output == "json":
+        print_json({"counters": found})
+        return
+    of = {kind: [each for each in found if each["kind"] == kind] for kind in _KINDS}
+    print_table(
+        ["host", "port, NIC or VSID", "VSID", "in packets", "in bytes", "out packets", "out bytes"],
+        [
+            [each["host"], each["object"], each["fields"].get("vsid"), *_traffic(each["fields"])]
+            for kind in _KINDS[:3]
+            for each in of[kind]
+        ],
+    )
+    print_table(
+        ["host", "stage", "port or NIC", "VSID", "drop reason", "packets"],
+        [
+            [each["host"], fields["stage"], each["object"], *(fields[key] for key in _DROP)]
+            for each in of["drop"]
+            for fields in [each["fields"]]
+        ],
+    )
+    if of["extension"]:
+        print_table(
+            ["host", "extension", "counters"],
+            [[each["host"], each["object"], _pairs(each["fields"])] for each in of["extension"]],
+        )
+
+
+_KINDS = ("port", "nic", "vsid", "drop", "extension")
+_DROP = ("vsid", "reason", "packets")
+_WAYS = (("from_vm", "to_vm"), ("rx", "tx"))  # into the switch, out of it
+
+
+def _traffic(fields: dict[str, Any]) -> list[int]:
+    incoming, outgoing = next(way for way in _WAYS if f"{way[0]}_packets" in fields)
+    return [fields[f"{way}_{unit}"] for way in (incoming, outgoing) for unit in ("packets", "bytes")]
+
+
+def _pairs(fields: dict[str, Any]) -> list[str]:
+    """What has a value; of a policy object its values only."""
+    return [f"{key} {_plain(value)}" for key, value in fields.items() if value not in ("", None)]
+
+
+def _plain(value: Any) -> str:
+    return " ".join(str(each) for each in value.values() if each) if isinstance(value, dict) else str(value)
+
+
+@click.command()
+@click.argument("name")
+@click.argument("host", required=False)
+@click.option("--kind", metavar="KIND", help="Only events of this kind, such as policy-mismatch.")
+@format_option
+def events(name: str, host: str | None, kind: str | None, output: str) -> None:
+    """What happened on the hosts, oldest first."""
+    from testbed.lab.inspect import events as lab_events
+    from testbed.lab.lab import Lab
+
+    with Lab.open(name) as lab:
+        found = lab_events(lab, host, kind)
     if output == "json":
         print_json(found)
         return
     print_table(
-        ["host", "port or NIC", "in packets", "in bytes", "out packets", "out bytes"],
+        ["time", "host", "kind", "object", ""],
         [
-            [each, *row.values()]
-            for each, values in found.items()
-            for row in [
-                *({key: port[key] for key in port if key != "vsid"} for port in values["ports"]),
-                *values["nics"],
-            ]
+            [_clock(each["time"]), each["host"], each["kind"], each["object"], _pairs(each["fields"])]
+            for each in found["events"]
         ],
     )
-    print_table(
-        ["host", "port or NIC", "drop reason", "packets"],
-        [[each, *drop.values()] for each, values in found.items() for drop in values["drops"]],
-    )
+    if found["lost"]:
+        click.echo(f"{found['lost']} older events are no longer known")
+
+
+def _clock(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "milliseconds")
 
 
 @click.command()
@@ -117,4 +175,4 @@ def bench(
         click.echo(f"ratio to {other}: {ratio} (median of {repeat} pairs)")
 
 
-COMMANDS = (check, counters, bench)
+COMMANDS = (check, counters, events, bench)

@@ -225,7 +225,7 @@ def _super_packet() -> bytes:
     header[10:12] = checksum.checksum(header).to_bytes(2, "big")
     inner = ethernet.build(_MACS[1], _MACS[0], ethernet.TYPE_IPV4, bytes(header + tcp) + payload)
     outer = bytearray(nvgre.template(_MACS[1], _MACS[0], b"\xc0\xa8\1\1", b"\xc0\xa8\1\2", 5001, 1))
-    outer[16:18] = (len(inner) + nvgre.OUTER - ethernet.HEADER).to_bytes(2, "big")
+    outer[16:18] = (len(inner) + nvgre.OUTER_IPV4 - ethernet.HEADER).to_bytes(2, "big")
     outer[24:26] = checksum.checksum(outer[14:34]).to_bytes(2, "big")
     # NEEDS_CSUM, GSO_TCPV4, then header length, segment size, checksum start and offset
     return struct.pack("=BBHHHH", 1, 1, 42 + 54, _SEGMENT, 42 + 34, 16) + outer + inner

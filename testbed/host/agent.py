@@ -2,60 +2,70 @@
 
 Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a HostPlan, and the host's
 position in the lab; may be sent again with a changed plan), ``attach-port`` (with the TAP queue's
-descriptor), ``detach-port``, ``status``, ``counters``. A change is answered when the worker has
-acknowledged it.
+descriptor), ``detach-port``, ``set-port``, ``policy`` (see :mod:`testbed.host.policy`),
+``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when the
+worker has acknowledged it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import sys
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
 from testbed.channel import Channel, Message, Reply
-from testbed.errors import BadInput, LabError
-from testbed.host.pa_space import TIMERS, AddressState, PaSpace
-from testbed.packets.ethernet import parse_mac
-from testbed.topology.plan import HostPlan, HostPolicy
+from testbed.errors import BadInput
+from testbed.host.events import EventRing
+from testbed.host.orders import WorkerLink
+from testbed.host.pa.addresses import AddressState
+from testbed.host.policy import PolicyControl
+from testbed.host.provider import ProviderSide
+from testbed.telemetry import Event, EventLog
+from testbed.topology.plan import HostPlan
+from testbed.wnv.objects import FIRST_VSID, LAST_VSID
 
 
 class Agent:
     """State of one host. ``worker``: channel to the worker process, ``worker_pid`` its process id."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, worker: Channel, worker_pid: int) -> None:
-        self._loop = loop
-        self._worker = worker
         self._worker_pid = worker_pid
         self._plan: HostPlan | None = None
-        self._pa: PaSpace | None = None
         self._ports: dict[str, Message] = {}
-        self._resolving: list[bytes] = []
-        loop.add_reader(worker.socket, self._from_worker)
+        self._events = EventLog()
+        self._ring = EventRing()
+        self._worker_lost = 0
+        self._link = WorkerLink(loop, worker)
+        self._provider = ProviderSide(loop, self._link, self._events)
+        self._policy = PolicyControl(self._link, self._provider, self._events)
+        self._answers: dict[str, Callable[[Message], Message]] = {
+            "configure": self._configure,
+            "detach-port": self._detach,
+            "set-port": self._set_port,
+            "policy": self._policy.answer,
+            "select-next-hop": self._select_next_hop,
+            "status": lambda _: self._status(),
+            "counters": lambda _: {"counters": self._link.order("counters")},
+            "events": lambda message: self._take_events(message.get("after")),
+            "extension": lambda message: {"result": self._link.order("extension", name=message["name"])},
+        }
 
     def handle(self, message: Message, descriptors: list[int]) -> Reply:
         """Answer one request; closes the descriptors that came with it."""
         try:
-            match message.get("op"):
-                case "configure":
-                    self._place_worker(message["position"])
-                    return self._configure(msgspec.convert(message["plan"], HostPlan))
-                case "attach-port":
-                    return self._attach(message["port"], descriptors)
-                case "detach-port":
-                    return self._detach(message["name"])
-                case "status":
-                    return Reply(self._status())
-                case "counters":
-                    return Reply(self._order({"op": "counters"}))
-            raise BadInput(f"unknown request {message.get('op')!r}")
+            op = message.get("op", "")
+            if op == "attach-port":
+                return Reply(self._attach(message["port"], descriptors))
+            if op in self._answers:
+                return Reply(self._answers[op](message))
+            raise BadInput(f"unknown request {op!r}")
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    # ---- requests -------------------------------------------------------------------------
+    # ---- the plan -------------------------------------------------------------------------
 
     def _place_worker(self, position: int) -> None:
         """One CPU for the worker, hosts taking turns by their ``position`` in the lab.
@@ -66,50 +76,84 @@ class Agent:
         processors = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(self._worker_pid, {processors[position % len(processors)]})
 
-    def _configure(self, plan: HostPlan) -> Reply:
-        old, self._plan = self._plan, plan
+    def _configure(self, message: Message) -> Message:
+        """Take over a plan. What can be refused (extensions) is asked first."""
+        plan, old = msgspec.convert(message["plan"], HostPlan), self._plan
+        self._place_worker(message["position"])
+        self._events.host = plan.name
+        self._link.order(
+            "configure",
+            host=plan.name,
+            wnv=plan.wnv,
+            flow_entropy=plan.flow_entropy,
+            extensions=msgspec.to_builtins(plan.extensions),
+            active_nic=plan.active_nic,
+        )
+        self._plan = plan
         before = set(old.nics) if old else set()
         for nic in before - set(plan.nics):
-            self._order({"op": "remove-nic", "name": nic.name})
+            self._link.order("remove-nic", name=nic.name)
         for nic in set(plan.nics) - before:
-            self._order({"op": "add-nic", "name": nic.name, "mac": nic.mac})
-        if old is None or old.active_nic != plan.active_nic or self._pa is None:
-            self._join_pa_network(plan)
-        assert self._pa is not None
-        self._pa.set_addresses({address.provider_address for address in plan.policy.provider_addresses})
-        self._push_policy()
-        return Reply()
+            self._link.order("add-nic", **msgspec.structs.asdict(nic))
+        if old is None or _provider_nic(old) != _provider_nic(plan) or not self._provider.joined:
+            self._provider.join(plan)
+        self._policy.replace(plan.policy)
+        return {}
 
-    def _join_pa_network(self, plan: HostPlan) -> None:
-        if self._pa:
-            self._pa.close()
-        mac = next(nic.mac for nic in plan.nics if nic.name == plan.active_nic)
-        self._pa = PaSpace(
-            self._loop,
-            plan.active_nic,
-            parse_mac(mac),
-            TIMERS[plan.timers],
-            self._neighbor,
-            self._push_policy,
-        )
+    # ---- ports ----------------------------------------------------------------------------
 
-    def _attach(self, port: Message, descriptors: list[int]) -> Reply:
+    def _attach(self, port: Message, descriptors: list[int]) -> Message:
         if len(descriptors) != 1:
             raise BadInput("attach-port needs exactly one descriptor")
-        self._order({"op": "add-port", **port}, descriptors)
+        self._provider.set_groups(self._link.order("add-port", descriptors, **port))
         self._ports[port["name"]] = port
-        return Reply()
+        return {}
 
-    def _detach(self, name: str) -> Reply:
-        self._ports.pop(name, None)
-        self._order({"op": "remove-port", "name": name})
-        return Reply()
+    def _detach(self, message: Message) -> Message:
+        self._ports.pop(message["name"], None)
+        self._provider.set_groups(self._link.order("remove-port", name=message["name"]))
+        return {}
+
+    def _set_port(self, message: Message) -> Message:
+        """Set-VMNetworkAdapter -VirtualSubnetId: the guest and its MTU stay as they are."""
+        name, vsid = message["name"], message["vsid"]
+        if name not in self._ports:
+            raise BadInput(f"there is no port {name!r}: one of {', '.join(self._ports) or 'none'}")
+        if vsid != 0 and not FIRST_VSID <= vsid <= LAST_VSID:
+            raise BadInput(f"virtual subnet id {vsid}: use {FIRST_VSID} to {LAST_VSID}, or 0 for none")
+        before = self._ports[name]["vsid"]
+        self._provider.set_groups(self._link.order("set-port", name=name, vsid=vsid))
+        self._ports[name] = {**self._ports[name], "vsid": vsid}
+        self._events.add("port-change", name, vsid=vsid, before=before)
+        return {"port": self._ports[name], "before": before}
+
+    # ---- questions ------------------------------------------------------------------------
+
+    def _select_next_hop(self, message: Message) -> Message:
+        found = self._link.order(
+            "select-next-hop",
+            source_ca=message.get("source_ca"),
+            destination_ca=message["destination_ca"],
+            vsid=message["vsid"],
+        )
+        return {"next_hop": found}
+
+    def _take_events(self, after: int | None) -> Message:
+        told = self._link.order("events")
+        lost = told["lost"] - self._worker_lost + self._events.lost
+        self._worker_lost, self._events.lost = told["lost"], 0
+        worker = msgspec.convert(told["events"], list[Event])
+        self._ring.add([*self._events.take(), *worker], lost)
+        return self._ring.since(after)
 
     def _status(self) -> Message:
         plan = self._plan
-        states = self._pa.states() if self._pa else {}
+        if plan is None:
+            return {"configured": False, **_OF_NOTHING, "processes": self._processes()}
+        states = self._provider.states()
+        policy = self._policy.policy()
         return {
-            "configured": plan is not None,
+            "configured": True,
             "tentative": [pa for pa, state in states.items() if state is AddressState.TENTATIVE],
             "duplicate": [pa for pa, state in states.items() if state is AddressState.DUPLICATE],
             "provider_addresses": [
@@ -119,68 +163,46 @@ class Agent:
                     "vsid": address.virtual_subnet_id,
                     "state": states.get(address.provider_address, AddressState.TENTATIVE),
                 }
-                for address in (plan.policy.provider_addresses if plan else ())
+                for address in policy.provider_addresses
             ],
-            "lookup_records": len(plan.policy.lookup_records) if plan else 0,
+            "lookup_records": len(policy.lookup_records),
+            "wnv": plan.wnv,
+            "flow_entropy": plan.flow_entropy,
+            "extensions": [extension.name for extension in plan.extensions],
             "nics": [
-                {"name": nic.name, "mac": nic.mac, "active": nic.name == plan.active_nic} for nic in plan.nics
-            ]
-            if plan
-            else [],
-            "ports": [{**port} for port in self._ports.values()],
-            "processes": [
-                {"pid": os.getpid(), "role": "control"},
-                {"pid": self._worker_pid, "role": "worker"},
+                {
+                    "name": nic.name,
+                    "mac": nic.mac,
+                    "mtu": nic.mtu,
+                    "active": nic.name == plan.active_nic,
+                    "wnv_binding": nic.wnv_binding,
+                }
+                for nic in plan.nics
             ],
+            "ports": [{**port} for port in self._ports.values()],
+            "processes": self._processes(),
         }
 
-    # ---- the worker -----------------------------------------------------------------------
+    def _processes(self) -> list[Message]:
+        return [
+            {"pid": os.getpid(), "role": "control"},
+            {"pid": self._worker_pid, "role": "worker"},
+        ]
 
-    def _push_policy(self) -> None:
-        """Give the worker the tables as they are now."""
-        policy = self._plan.policy if self._plan else HostPolicy()
-        self._order(
-            {
-                "op": "policy",
-                "policy": msgspec.to_builtins(policy),
-                "preferred": self._pa.preferred() if self._pa else [],
-                "active_nic": self._plan.active_nic if self._plan else "",
-            }
-        )
 
-    def _neighbor(self, next_hop: bytes, mac: bytes | None) -> None:
-        self._order({"op": "neighbor", "next_hop": next_hop, "mac": mac})
+_OF_NOTHING: Message = {
+    "tentative": [],
+    "duplicate": [],
+    "provider_addresses": [],
+    "lookup_records": 0,
+    "wnv": "",
+    "flow_entropy": True,
+    "extensions": [],
+    "nics": [],
+    "ports": [],
+}
 
-    def _order(self, message: Message, descriptors: list[int] | None = None) -> Any:
-        """Send an order and wait until it holds; what the worker asks meanwhile is kept for after."""
-        self._worker.send(message, descriptors or ())
-        while True:
-            answer = self._worker.receive()
-            if answer is None:
-                raise LabError("the switch worker has died")
-            if answer[0]["op"] == "done":
-                break
-            self._resolving.append(answer[0]["next_hop"])
-        if self._resolving:
-            self._loop.call_soon(self._resolve_kept)
-        if "error" in answer[0]:
-            raise LabError(answer[0]["error"])
-        return answer[0]["result"]
 
-    def _from_worker(self) -> None:
-        if not self._worker.readable():
-            return  # an order in the same turn of the loop has read it already
-        answer = self._worker.receive()
-        if answer is None:
-            print("the switch worker has died", file=sys.stderr, flush=True)
-            self._loop.remove_reader(self._worker.socket)
-            self._loop.stop()
-            return
-        self._resolving.append(answer[0]["next_hop"])
-        self._resolve_kept()
-
-    def _resolve_kept(self) -> None:
-        kept, self._resolving = self._resolving, []
-        for next_hop in kept:
-            if self._pa:
-                self._pa.resolve(next_hop)
+def _provider_nic(plan: HostPlan) -> tuple[object, ...]:
+    """What the PA space depends on."""
+    return next(nic for nic in plan.nics if nic.name == plan.active_nic), plan.timers

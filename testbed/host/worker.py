@@ -1,46 +1,66 @@
 """A worker process: waits for its ports and NICs and runs the datapath; takes orders from control.
 
-Orders change ports, NICs, tables and neighbors between two batches; each is acknowledged once it
-holds. What only control can decide (an unresolved PA next hop) goes up as an ``unresolved`` message.
+Orders change ports, NICs, pipeline, tables and neighbors between two batches; each is acknowledged once
+it holds. One that is refused changes nothing. What only control can decide (an unresolved PA next hop)
+goes up as an ``unresolved`` message.
 """
 
 from __future__ import annotations
 
-import os
+import ipaddress
 import select
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from testbed.channel import Channel, Message
+from testbed.errors import TestbedError
+from testbed.host.counters import VsidTotals, collect
 from testbed.nic.stage import NicStage
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.datapath import Datapath
 from testbed.switch.drops import Drop
-from testbed.switch.pipeline import EXTENSIONS_CA, EXTENSIONS_PA, Pipeline
+from testbed.switch.extensions.api import Extension
+from testbed.switch.extensions.stack import Stack
+from testbed.switch.extensions.stage import PortExtensions, UplinkExtensions
+from testbed.switch.pipeline import NIC, Pipeline, Stage
 from testbed.switch.port import Port
-from testbed.switch.stages import ExtensionsStage, PortStage
+from testbed.switch.stages import PortStage
 from testbed.switch.state import SwitchState
+from testbed.switch.switching import SwitchingStage
 from testbed.switch.uplink import Uplink
 from testbed.teaming.team import TeamStage
-from testbed.topology.plan import HostPolicy
+from testbed.topology.plan import ExtensionPlan, HostPolicy
+from testbed.topology.schema import WnvMode
+from testbed.wnv.below import FilterBelow
 from testbed.wnv.filter import WnvFilter
+from testbed.wnv.policy import decode_changes
 from testbed.wnv.tables import Tables
 
+_PIPELINE = ("host", "wnv", "flow_entropy", "extensions")  # of an order: what a pipeline is made of
+Filter: TypeAlias = WnvFilter | FilterBelow
+FILTERS: dict[WnvMode, type[WnvFilter] | type[FilterBelow]] = {
+    "in-switch": WnvFilter,
+    "below-switch": FilterBelow,
+}
 
-def build_pipeline(state: SwitchState, wnv: WnvFilter) -> Pipeline:
-    """The stages of a switch; their order is the pipeline's own."""
-    return Pipeline(
-        [
-            PortStage(),
-            ExtensionsStage(EXTENSIONS_CA),
-            wnv,
-            ExtensionsStage(EXTENSIONS_PA),
-            TeamStage(state),
-            NicStage(state),
-        ]
-    )
+
+def build_pipeline(
+    state: SwitchState, wnv: Filter, stack: Stack | None = None, mode: WnvMode = "in-switch"
+) -> Pipeline:
+    """The stages of a switch; their order is the pipeline's own. ``stack``: its extensions."""
+    stack = stack or Stack([], state)
+    stages: list[Stage] = [
+        PortStage(),
+        PortExtensions(stack),
+        SwitchingStage(state),
+        wnv,
+        UplinkExtensions(stack, state, mode),
+        TeamStage(state),
+        NicStage(state),
+    ]
+    return Pipeline(stages, mode)
 
 
 class Worker:
@@ -49,8 +69,12 @@ class Worker:
     def __init__(self, control: Channel) -> None:
         self._control = control
         self.state = SwitchState()
-        self.wnv = WnvFilter(self.state)
-        self.datapath = Datapath(self.state, build_pipeline(self.state, self.wnv), self._unresolved)
+        self.wnv: Filter = WnvFilter(self.state)
+        self.stack = Stack([], self.state)
+        pipeline = build_pipeline(self.state, self.wnv, self.stack)
+        self.datapath = Datapath(self.state, pipeline, self._unresolved)
+        self._made_of: Message = {}  # the pipeline
+        self._totals = VsidTotals()
         self._poll = select.epoll()
         self._ready: dict[int, Callable[[], None]] = {}
         self._running = True
@@ -89,13 +113,44 @@ class Worker:
         message, descriptors = received
         handler = getattr(self, f"_on_{message['op'].replace('-', '_')}")
         try:
-            self._control.send({"op": "done", "result": handler(message, descriptors)})
+            answer = {"result": handler(message, descriptors)}
+        except TestbedError as error:
+            answer = {"error": str(error), "exit_code": error.exit_code}
         except OSError as error:  # such as a NIC that is not there: control tells who asked
-            self._control.send({"op": "done", "error": f"{message['op']}: {error}"})
+            answer = {"error": f"{message['op']}: {error}"}
+        self._control.send({"op": "done", **answer})
+
+    # ---- the switch -----------------------------------------------------------------------
+
+    def _on_configure(self, message: Message, _: list[int]) -> None:
+        """Mode, extensions and the active NIC; a new pipeline only when it would be another one."""
+        made_of = {key: message[key] for key in _PIPELINE}
+        if made_of != self._made_of:
+            self.state.events.host = message["host"]
+            stack = Stack(self._extensions(message["extensions"]), self.state)
+            wnv = FILTERS[message["wnv"]](self.state, flow_entropy=message["flow_entropy"])
+            wnv.tables = self.wnv.tables
+            self.wnv, self.stack, self._made_of = wnv, stack, made_of
+            for port in self.state.ports.values():
+                stack.attach_port(port)
+            self.datapath.pipeline = build_pipeline(self.state, wnv, stack, message["wnv"])
+            self.datapath.inspects = bool(stack.extensions)
+        self.state.active_nic = message["active_nic"]
+        self.state.forget_flows()
+
+    def _extensions(self, plain: list[Any]) -> list[Extension]:
+        if not plain:
+            return []
+        from testbed.switch.extensions.load import load  # 3 MiB that a host without extensions saves
+
+        return load(msgspec.convert(plain, list[ExtensionPlan]), self.state.events)
 
     def _on_add_nic(self, message: Message, _: list[int]) -> None:
-        uplink = Uplink(message["name"], parse_mac(message["mac"]))
+        uplink = Uplink(
+            message["name"], parse_mac(message["mac"]), message["mtu"], wnv_binding=message["wnv_binding"]
+        )
         self.state.uplinks[uplink.name] = uplink
+        self.state.forget_flows()
         self._watch(uplink.fileno(), lambda: self.datapath.drain_uplink(uplink))
 
     def _on_remove_nic(self, message: Message, _: list[int]) -> None:
@@ -104,41 +159,85 @@ class Worker:
             uplink.close()
             self.state.forget_flows()
 
-    def _on_add_port(self, message: Message, descriptors: list[int]) -> None:
+    # ---- ports: each of these answers the PA groups that the host is to be a member of ------
+
+    def _on_add_port(self, message: Message, descriptors: list[int]) -> list[str]:
         self._on_remove_port(message, [])
         port = Port(message["name"], parse_mac(message["mac"]), message["vsid"], descriptors[0])
         self.state.add_port(port)
+        self.stack.attach_port(port)
         self.state.forget_flows()
         self._queues.add(port.descriptor)
         self._watch(port.descriptor, lambda: self.datapath.drain_port(port))
+        return self._groups()
 
-    def _on_remove_port(self, message: Message, _: list[int]) -> None:
+    def _on_remove_port(self, message: Message, _: list[int]) -> list[str]:
         if port := self.state.ports.get(message["name"]):
             self._unwatch(port.descriptor)
             self._queues.discard(port.descriptor)
+            self._totals.close(port, removed=True)
+            self.stack.detach_port(port.name)
             self.state.remove_port(port.name)
             self.state.forget_flows()
+        return self._groups()
 
-    def _on_policy(self, message: Message, _: list[int]) -> None:
-        policy = msgspec.convert(message["policy"], HostPolicy)
-        self.wnv.tables = Tables(policy, frozenset(message["preferred"]))
-        self.state.active_nic = message["active_nic"]
+    def _on_set_port(self, message: Message, _: list[int]) -> list[str]:
+        port = self.state.ports[message["name"]]
+        self._totals.close(port, removed=False)
+        self.state.set_vsid(port, message["vsid"])
+        self.stack.detach_port(port.name)
+        self.stack.attach_port(port)
         self.state.forget_flows()
+        return self._groups()
+
+    def _groups(self) -> list[str]:
+        vsids = {port.vsid for port in self.state.ports.values()}
+        return [str(ipaddress.ip_address(group)) for group in self.wnv.tables.groups(vsids)]
+
+    # ---- policy -----------------------------------------------------------------------------
+
+    def _on_policy(self, message: Message, _: list[int]) -> list[str]:
+        policy = msgspec.msgpack.decode(message["policy"], type=HostPolicy)
+        self.wnv.tables = Tables(policy, frozenset(message["preferred"]))
+        self.state.forget_flows()
+        return self._groups()
+
+    def _on_change_policy(self, message: Message, _: list[int]) -> list[str]:
+        self.wnv.tables.apply(decode_changes(message["changes"]))
+        return self._on_preferred({"addresses": message["preferred"]}, [])
+
+    def _on_preferred(self, message: Message, _: list[int]) -> list[str]:
+        self.wnv.tables.set_preferred(frozenset(message["addresses"]))
+        self.state.forget_flows()
+        return self._groups()
 
     def _on_neighbor(self, message: Message, _: list[int]) -> None:
         self.datapath.neighbor(message["next_hop"], message["mac"])
 
-    def _on_counters(self, _: Message, __: list[int]) -> dict[str, Any]:
+    # ---- questions --------------------------------------------------------------------------
+
+    def _on_select_next_hop(self, message: Message, _: list[int]) -> Any:
+        found = self.wnv.select_next_hop(message["source_ca"], message["destination_ca"], message["vsid"])
+        return msgspec.to_builtins(found)
+
+    def _on_events(self, _: Message, __: list[int]) -> Message:
+        events = self.state.events
+        return {"events": [msgspec.to_builtins(event) for event in events.take()], "lost": events.lost}
+
+    def _on_extension(self, message: Message, _: list[int]) -> Any:
+        return self.stack.query(message["name"])
+
+    def _on_counters(self, _: Message, __: list[int]) -> Any:
         drops = {**self.datapath.drops}
         for uplink in self.state.uplinks.values():
             if overruns := uplink.overruns():
-                drops[uplink.name, Drop.RX_OVERRUN] = overruns
-        return {
-            "ports": [port.counters() for port in self.state.ports.values()],
-            "nics": [uplink.counters() for uplink in self.state.uplinks.values()],
-            "drops": [
-                {"object": name, "reason": str(reason), "count": count}
-                for (name, reason), count in sorted(drops.items())
-            ],
-            "cpu_seconds": sum(os.times()[:2]),
-        }
+                drops[NIC, uplink.name, 0, Drop.RX_OVERRUN] = overruns
+        counters = collect(
+            self.state.events.host,
+            self.state.ports.values(),
+            self.state.uplinks.values(),
+            drops,
+            self._totals,
+            self.stack.counters(),
+        )
+        return msgspec.to_builtins(counters)

@@ -9,6 +9,7 @@ import msgspec
 from testbed.lab import build, store
 from testbed.lab.build import Progress
 from testbed.lab.lab import FABRIC, Lab
+from testbed.lab.policy import drifted
 from testbed.topology.diff import PlanDiff, diff, trunk_name
 from testbed.topology.plan import CablePlan, Plan, SwitchPlan, TrunkPlan
 
@@ -19,12 +20,20 @@ def describe(changes: PlanDiff) -> dict[str, Any]:
     return described
 
 
+def changes_to(lab: Lab, new: Plan) -> PlanDiff:
+    """What has to be done to the running lab; a policy that was changed by hand counts as different."""
+    changes = diff(lab.plan, new)
+    staying = {host.name for host in new.hosts} - {*changes.hosts.added, *changes.hosts.changed}
+    policy = {*changes.policy, *drifted(lab, staying)}
+    return msgspec.structs.replace(changes, policy=tuple(h.name for h in new.hosts if h.name in policy))
+
+
 def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
     """Make the running lab what ``new`` says; ``new`` was built with the lab's Plan as its previous.
 
     What can be refused is refused before anything is touched. Raises LabError.
     """
-    changes = diff(lab.plan, new)
+    changes = changes_to(lab, new)
     if not changes:
         return changes
     from testbed.wiring.errors import translated

@@ -41,7 +41,7 @@ def up(
         store.save(lab.record)
         finish(lab)
     except BaseException:
-        with _undisturbed():
+        with undisturbed():
             progress("rolling back")
             lab.close()
             engine.destroy(lab.ref)
@@ -168,7 +168,7 @@ def down(name: str) -> None:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """A roll-back is not interrupted by a second Ctrl-C."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}

@@ -6,7 +6,7 @@ import ipaddress
 from typing import Any
 
 from testbed.channel import Message
-from testbed.errors import LabError
+from testbed.errors import BadInput, LabError
 from testbed.lab.lab import FABRIC, Lab
 from testbed.processes import in_pid_namespace_of, pss_bytes
 
@@ -14,7 +14,8 @@ from testbed.processes import in_pid_namespace_of, pss_bytes
 def inspect(lab: Lab) -> dict[str, Any]:
     """The shape that ``testbed inspect -f json`` prints."""
     hosts = [_host(lab, host.name) for host in lab.plan.hosts]
-    vms = [entry for vm in lab.plan.vms for entry in _vm(lab, vm.name)]
+    vsids = {port["name"]: port["vsid"] for host in hosts for port in host.get("ports", [])}
+    vms = [entry for vm in lab.plan.vms for entry in _vm(lab, vm.name, vsids)]
     settled = all(not host.pop("tentative", True) for host in hosts)
     settled = all(not vm.pop("tentative") for vm in vms) and settled
     return {
@@ -40,6 +41,9 @@ def _host(lab: Lab, name: str) -> dict[str, Any]:
         "tentative": bool(status["tentative"]),
         "provider_addresses": [entry["address"] for entry in status["provider_addresses"]],
         "provider_address_states": status["provider_addresses"],
+        "wnv": status["wnv"],
+        "flow_entropy": status["flow_entropy"],
+        "extensions": status["extensions"],
         "nics": status["nics"],
         "ports": status["ports"],
         "lookup_records": status["lookup_records"],
@@ -58,8 +62,8 @@ def processes(lab: Lab, host: str, status: Message | None = None) -> list[dict[s
     ]
 
 
-def _vm(lab: Lab, name: str) -> list[dict[str, Any]]:
-    """One entry per adapter of the VM; nearly always that is one."""
+def _vm(lab: Lab, name: str, vsids: dict[str, int]) -> list[dict[str, Any]]:
+    """One entry per adapter of the VM; nearly always that is one. ``vsids``: those of the ports, by name."""
     from testbed.wiring import guest
 
     vm = lab.plan.vm(name)
@@ -77,7 +81,7 @@ def _vm(lab: Lab, name: str) -> list[dict[str, Any]]:
                 **base,
                 "interface": vnic.interface,
                 "network": vnic.network,
-                "vsid": vnic.vsid,
+                "vsid": vsids.get(vnic.port, vnic.vsid),
                 "mac": vnic.mac,
                 "mtu": vnic.mtu,
                 "addresses": [str(address.ip) for address in addresses if not address.is_link_local],
@@ -107,3 +111,26 @@ def _switches(lab: Lab) -> list[dict[str, Any]]:
         }
         for bridge, ports in live.items()
     ]
+
+
+def counters(lab: Lab, host: str | None) -> list[dict[str, Any]]:
+    """The counters (:class:`testbed.telemetry.Counter`) of one host, or of all."""
+    return [each for name in _hosts(lab, host) for each in lab.ask(name, "counters")["counters"]]
+
+
+def events(lab: Lab, host: str | None, kind: str | None) -> dict[str, Any]:
+    """Events of one host or of all, oldest first: {"events": [Event and "sequence"], "lost"}."""
+    answers = [lab.ask(name, "events") for name in _hosts(lab, host)]
+    found = [event for answer in answers for event in answer["events"] if kind in (None, event["kind"])]
+    return {
+        "events": sorted(found, key=lambda event: event["time"]),
+        "lost": sum(answer["lost"] for answer in answers),
+    }
+
+
+def _hosts(lab: Lab, host: str | None) -> list[str]:
+    """The host called ``host``, or all. Raises BadInput."""
+    names = [each.name for each in lab.plan.hosts]
+    if host is not None and host not in names:
+        raise BadInput(f"{lab.record.name} has no host {host!r}: one of {', '.join(names)}")
+    return [host] if host else names

@@ -13,6 +13,7 @@ TYPE_ARP = 0x0806
 TYPE_VLAN = 0x8100
 TYPE_IPV6 = 0x86DD
 TYPE_QINQ = 0x88A8
+TAGS = (TYPE_VLAN, TYPE_QINQ)  # 802.1Q, 802.1ad
 
 
 def parse_mac(text: str) -> bytes:

@@ -18,6 +18,7 @@ REDIRECT = 137
 NEXT_HEADER_ICMPV6 = 58
 UNSPECIFIED = b"\0" * 16
 ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
+_SOLICITED_NODE = bytes.fromhex("ff0200000000000000000001ff")
 
 _IPV6_HEADER = struct.Struct("!IHBB16s16s")
 _ICMP_OFFSET = ethernet.HEADER + 40
@@ -45,6 +46,11 @@ class Neighbor(NamedTuple):
     def is_dad(self) -> bool:
         """A solicitation from the unspecified address is a DAD probe (RFC 4862 section 5.4.3)."""
         return self.type == NEIGHBOR_SOLICITATION and self.source == UNSPECIFIED
+
+
+def solicited_node(address: bytes) -> bytes:
+    """The multicast group at which the owner of an address is asked (RFC 4291 section 2.7.1)."""
+    return _SOLICITED_NODE + address[13:]
 
 
 def icmpv6_type(frame: Buffer) -> int | None:

@@ -1,6 +1,6 @@
 """The extensible virtual switch.
 
-The path of a packet is :data:`testbed.switch.pipeline.PIPELINE`; what the switch finally does
+The path of a packet is :data:`testbed.switch.pipeline.PIPELINES`; what the switch finally does
 with it is one of the actions in :mod:`testbed.switch.actions`; the loop is
 :mod:`testbed.host.worker`.
 """

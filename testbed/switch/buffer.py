@@ -2,12 +2,14 @@
 
 ::
 
-    0        10                    52            64
-    | vnet 10 | outer headers 42    | inner MACs  | rest of the inner frame ...      from a VM
-    | vnet 10 | received frame ...                                                    from a NIC
+    0        10       20       30                 72            84
+    |        |        | vnet   | (outer IPv4, 42) | inner MACs  | rest of the frame ...   from a VM
+    | (vnet) | (outer IPv6, 62)                   | inner MACs  | rest of the frame ...   ... over IPv6
+    |        |        | vnet   | received frame ...                                      from a NIC
 
-A VM's packet is read around the gap for the outer headers; an NVGRE frame is decapsulated by
-writing a new vnet header over the last 10 outer bytes. ``end`` everywhere is the offset behind
+A VM's packet is read around the gap for the outer headers. Those over IPv4 fit behind the vnet header
+as it was read; for those over IPv6 it is copied to the start. An NVGRE frame is decapsulated by
+writing a new vnet header over its last 10 outer bytes. ``end`` everywhere is the offset behind
 the last byte.
 """
 
@@ -17,11 +19,13 @@ import struct
 from collections.abc import Callable
 from typing import TypeAlias
 
-from testbed.packets.nvgre import OUTER
+from testbed.packets.nvgre import OUTER_IPV4, OUTER_IPV6
 
-VNET = 10  # struct virtio_net_hdr (linux/virtio_net.h)
-WIRE = VNET  # where a received frame, or the outer header, starts
-INNER = VNET + OUTER  # where a VM's frame starts
+VNET = 10  # bytes of struct virtio_net_hdr (linux/virtio_net.h)
+INNER = VNET + OUTER_IPV6  # where a VM's frame starts
+WIRE = INNER - OUTER_IPV4  # where a received frame, or the outer header over IPv4, starts
+WIRE_IPV6 = INNER - OUTER_IPV6  # where the outer header over IPv6 starts
+READ = WIRE - VNET  # where the vnet header is read to
 SIZE = 1 << 17
 
 # flags, gso_type (u8); hdr_len, gso_size, csum_start, csum_offset (u16, this machine's byte order)
@@ -30,19 +34,20 @@ NEEDS_CSUM = 1
 GSO_NONE = 0
 
 Action: TypeAlias = Callable[[int], None]
-Flows: TypeAlias = dict[tuple[object, ...], Action]
+Flows: TypeAlias = "dict[tuple[object, ...] | None, Action]"  # no key is None: asking for it finds nothing
 
 
 class FrameBuffer:
     """The buffer and the views that the hot path uses."""
 
-    __slots__ = ("data", "from_vm", "view", "vnet")
+    __slots__ = ("data", "from_vm", "from_wire", "view", "vnet")
 
     def __init__(self) -> None:
         self.data = bytearray(SIZE)
         self.view = memoryview(self.data)
-        self.vnet = self.view[:VNET]
+        self.vnet = self.view[READ:WIRE]
         self.from_vm = [self.vnet, self.view[INNER:]]  # for readv on a TAP queue
+        self.from_wire = self.view[READ:]  # for recv_into on a packet socket
 
     def store(self, start: int, end: int) -> tuple[bytes, bytes]:
         """Copies of the vnet header and of the frame, for a packet that has to wait."""

@@ -2,7 +2,8 @@
 
 A flow's key is everything in the headers that the pipeline's decision can depend on. TCP and UDP
 over plain IPv4 and IPv6 have one, as has every NVGRE frame; anything else (ARP, ND, ICMP,
-fragments, IP options, what is too short) takes the full path each time.
+fragments, IP options, what is too short) takes the full path each time. Where extensions look into
+received NVGRE frames, those have a key only if their inner packet has, and it is part of it.
 """
 
 from __future__ import annotations
@@ -10,22 +11,36 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from typing import TypeAlias
 
-from testbed.packets import nvgre
+from testbed.packets import ethernet, nvgre
 from testbed.packets.malformed import MalformedFrame
 from testbed.switch.actions import (
     Decapsulate,
     Deliver,
     Discard,
-    DropCounts,
     Encapsulate,
+    EncapsulateIPv6,
+    Oversize,
     Replicate,
     ToWire,
+    Translate,
 )
-from testbed.switch.buffer import INNER, SIZE, WIRE, Action, Flows, FrameBuffer
-from testbed.switch.drops import Drop
-from testbed.switch.packet import Hold, Packet, Reply, Verdict
-from testbed.switch.pipeline import Pipeline
+from testbed.switch.buffer import (
+    INNER,
+    NEEDS_CSUM,
+    READ,
+    SIZE,
+    VNET,
+    VNET_HEADER,
+    WIRE,
+    Action,
+    Flows,
+    FrameBuffer,
+)
+from testbed.switch.drops import Drop, DropCounts, count
+from testbed.switch.packet import Packet, Translation, Tunnel
+from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Pipeline
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Uplink
@@ -43,25 +58,41 @@ _END_IPV6 = INNER + 58
 # NVGRE: outer destination MAC | type, version/IHL | fragment field | protocol | PAs | GRE | VSID |
 # inner destination MAC | inner type
 _key_nvgre = struct.Struct("!6s6x3s5xHxB2x8s4s3sx6s6x2s").unpack_from
-_END_NVGRE = WIRE + nvgre.OUTER + 14
+_END_NVGRE = WIRE + nvgre.OUTER_IPV4 + 14
+# Over IPv6: outer destination MAC | type, version | next header | PAs | GRE | VSID | as above
+_key_nvgre_ipv6 = struct.Struct("!6s6x3s5xBx32s4s3sx6s6x2s").unpack_from
+_END_NVGRE_IPV6 = WIRE + nvgre.OUTER_IPV6 + 14
 _TRANSPORTS = (6, 17)
 _FRAGMENT = 0x3FFF
 _TYPE_HIGH, _TYPE_LOW = INNER + 12, INNER + 13
+_FROM_VM = INNER - VNET  # what a packet's end is beyond the bytes read
+_OUTER_TYPE_HIGH, _OUTER_TYPE_LOW = WIRE + 12, WIRE + 13
 _LENGTH_HIGH, _LENGTH_LOW = WIRE + nvgre.LENGTH_AT, WIRE + nvgre.LENGTH_AT + 1
+_PAYLOAD_HIGH, _PAYLOAD_LOW = WIRE + nvgre.PAYLOAD_LENGTH_AT, WIRE + nvgre.PAYLOAD_LENGTH_AT + 1
 _IP_START, _IP_END = WIRE + 14, WIRE + 34
+_PAYLOAD_START = WIRE + 54
+_TAG_HIGH = tuple(kind >> 8 for kind in ethernet.TAGS)
 _V4_HEAD = b"\x08\x00\x45"
+
+Key: TypeAlias = "tuple[object, ...]"
 
 
 class Datapath:
-    """The switch of one worker. ``unresolved`` is called with each PA next hop that needs resolving."""
+    """The switch of one worker. ``unresolved`` is called with each PA next hop that needs resolving.
+
+    ``inspects``: the decision on a received NVGRE frame may depend on its inner flow, as it does where
+    a switch has extensions. Flows have to be forgotten when it changes.
+    """
 
     def __init__(self, state: SwitchState, pipeline: Pipeline, unresolved: Callable[[bytes], None]) -> None:
         self.state = state
         self.drops: DropCounts = {}
+        self.inspects = False
         self._buffer = FrameBuffer()
         self._unresolved = unresolved
-        self._held: dict[bytes, list[tuple[str, bytes, bytes]]] = {}
-        self._pipeline = pipeline
+        # by next hop: source, copies that wait for it, vnet header, frame
+        self._held: dict[bytes, list[tuple[str, int, bytes, bytes]]] = {}
+        self.pipeline = pipeline
 
     # ---- hot path -------------------------------------------------------------------------
 
@@ -72,17 +103,17 @@ class Datapath:
         readv, key_ipv4 = os.readv, _key_ipv4
         for _ in range(BATCH):
             try:
-                end = readv(descriptor, parts) + nvgre.OUTER
+                end = readv(descriptor, parts) + _FROM_VM
             except OSError:  # nothing there, or the VM's NIC is down
                 return
             port.from_vm_packets += 1
             port.from_vm_bytes += end - INNER
-            key: tuple[object, ...] | None
+            key: Key | None
             if data[_TYPE_HIGH] == 8 and data[_TYPE_LOW] == 0 and end >= _END_IPV4:
                 key = key_ipv4(data, INNER)
             else:
                 key = self._other_key(end)
-            action = flows.get(key) if key else None
+            action = flows.get(key)
             if action is None:
                 self._first_from_vm(port, key, end)
             else:
@@ -91,12 +122,13 @@ class Datapath:
     def drain_uplink(self, uplink: Uplink) -> None:
         """Take up to a batch of frames from a NIC."""
         buffer = self._buffer
-        data, view = buffer.data, buffer.view
+        data, view = buffer.data, buffer.from_wire
         receive_into, flows = uplink.receive_into, uplink.flows
-        key_nvgre, from_bytes = _key_nvgre, int.from_bytes
+        key_nvgre = _key_inspected if self.inspects else _key_nvgre
+        from_bytes = int.from_bytes
         for _ in range(BATCH):
             try:
-                end = receive_into(view)
+                end = receive_into(view) + READ
             except OSError:  # nothing there, or the cable is gone
                 return
             uplink.rx_packets += 1
@@ -109,6 +141,13 @@ class Datapath:
                 and not from_bytes(data[_IP_START:_IP_END], "big") % 0xFFFF
             ):
                 action = flows.get(key_nvgre(data, WIRE))
+            elif (
+                data[_OUTER_TYPE_HIGH] == 0x86
+                and data[_OUTER_TYPE_LOW] == 0xDD
+                and end >= _END_NVGRE_IPV6
+                and data[_PAYLOAD_HIGH] << 8 | data[_PAYLOAD_LOW] == end - _PAYLOAD_START
+            ):
+                action = flows.get(self._key_ipv6_outer(end))
             if action is None:
                 self._first_from_wire(uplink, end)
             else:
@@ -116,95 +155,168 @@ class Datapath:
 
     # ---- full path ------------------------------------------------------------------------
 
-    def _other_key(self, end: int) -> tuple[object, ...] | None:
+    def _other_key(self, end: int) -> Key | None:
         data = self._buffer.data
         if data[_TYPE_HIGH] == 0x86 and data[_TYPE_LOW] == 0xDD and end >= _END_IPV6:
             return _key_ipv6(data, INNER)
         return None
 
-    def _first_from_vm(
-        self, port: Port, key: tuple[object, ...] | None, end: int, only: bytes | None = None
-    ) -> None:
-        packet = Packet(self._buffer.view[INNER:end], port)
+    def _key_ipv6_outer(self, end: int) -> Key | None:
+        data = self._buffer.data
+        outer: Key = _key_nvgre_ipv6(data, WIRE)
+        if not self.inspects:
+            return outer
+        inner = _inner_key(data, WIRE + nvgre.OUTER_IPV6, end)
+        return (outer, inner) if inner else None
+
+    def _key_of_wire(self, header: int, end: int) -> Key | None:
+        if header == nvgre.OUTER_IPV6:
+            return self._key_ipv6_outer(end)
+        return (_key_inspected if self.inspects else _key_nvgre)(self._buffer.data, WIRE)
+
+    def _first_from_vm(self, port: Port, key: Key | None, end: int, only: bytes | None = None) -> None:
+        if port.vsid and self._buffer.data[_TYPE_HIGH] in _TAG_HIGH:
+            try:
+                end = self._untag(end)
+            except MalformedFrame:
+                count(self.drops, PORT, port.name, port.vsid, Drop.MALFORMED)
+                return
+        packet = Packet(self._buffer.view[INNER:end], port, port.vsid, self._buffer.vnet)
         packet.only = only
-        action = self._decide(packet, self._pipeline.outbound, port.name, INNER, end)
+        action = self._decide(packet, self.pipeline.outbound, port.name, INNER, end)
         if action is None:
             return
-        if key and not packet.waiting and _cacheable(key):
+        if key and packet.cacheable and not packet.waiting and _cacheable(key):
             _remember(port.flows, key, action)
         action(end)
 
+    def _untag(self, end: int) -> int:
+        """Take all VLAN tags out of a VM's frame; its new end (RFC 7637 section 3.3: none goes inside)."""
+        data, view, at = self._buffer.data, self._buffer.view, _TYPE_HIGH
+        while at + 2 <= end and data[at] << 8 | data[at + 1] in ethernet.TAGS:
+            at += 4
+        if at + 2 > end:
+            raise MalformedFrame("VLAN tag truncated")
+        gone = at - _TYPE_HIGH
+        flags, gso_type, header, gso_size, start, offset = VNET_HEADER.unpack_from(data, READ)
+        if flags & NEEDS_CSUM:
+            if start < gone + ethernet.HEADER:
+                raise MalformedFrame("a checksum that covers VLAN tags")
+            VNET_HEADER.pack_into(
+                data, READ, flags, gso_type, max(header - gone, 0), gso_size, start - gone, offset
+            )
+        view[_TYPE_HIGH : end - gone] = view[at:end]
+        return end - gone
+
     def _first_from_wire(self, uplink: Uplink, end: int) -> None:
         if end >= SIZE:
-            Discard(self.drops, uplink.name, Drop.MALFORMED)(end)
+            count(self.drops, NIC, uplink.name, 0, Drop.MALFORMED)
             return
         buffer = self._buffer
-        packet = Packet(buffer.view[WIRE:end], uplink)
-        action = self._decide(packet, self._pipeline.inbound, uplink.name, WIRE, end)
+        packet = Packet(buffer.view[WIRE:end], uplink, vnet=buffer.vnet)
+        action = self._decide(packet, self.pipeline.inbound, uplink.name, WIRE, end)
         if action is None:
             return
         if packet.outer is not None:
             end = WIRE + packet.outer.length  # without Ethernet padding
-            _remember(uplink.flows, _key_nvgre(buffer.data, WIRE), action)
+            if packet.cacheable and (key := self._key_of_wire(packet.outer.header, end)):
+                _remember(uplink.flows, key, action)
         action(end)
 
     def _decide(
-        self, packet: Packet, path: Callable[[Packet], Verdict], source: str, start: int, end: int
+        self, packet: Packet, path: Callable[[Packet], None], source: str, start: int, end: int
     ) -> Action | None:
-        """The action for a packet, or None when it was answered or has to wait."""
-        try:
-            verdict = path(packet)
-        except MalformedFrame:
-            verdict = Drop.MALFORMED
-        if isinstance(verdict, Drop):
-            return Discard(self.drops, source, verdict)
-        if isinstance(verdict, Reply):
-            if not self.state.ports[source].send(verdict.frame):
-                return Discard(self.drops, source, Drop.PORT_REFUSED)
-            return None
-        if isinstance(verdict, Hold):
-            self._hold(verdict.next_hop, source, start, end)
-            return None
-        for next_hop in packet.waiting:
-            self._hold(next_hop, source, start, end)
+        """The action for a packet, or None when all of it was answered or has to wait."""
+        path(packet)
+        for frame in packet.replies:
+            self._answer(packet, frame)
+        for next_hop in dict.fromkeys(packet.waiting):
+            copies = packet.waiting.count(next_hop)
+            self._hold(next_hop, source, packet.vsid, copies, self._buffer.store(start, end))
         actions = self._compile(packet, start)
+        if not actions:
+            return None
         return actions[0] if len(actions) == 1 else Replicate(self._buffer, actions)
 
+    def _answer(self, packet: Packet, frame: bytes) -> None:
+        port = packet.source
+        assert isinstance(port, Port)
+        if not port.send(frame):
+            count(self.drops, PORT, port.name, port.vsid, Drop.PORT_REFUSED)
+
     def _compile(self, packet: Packet, start: int) -> list[Action]:
-        buffer, drops = self._buffer, self.drops
+        buffer, drops, name = self._buffer, self.drops, packet.source.name
         actions: list[Action] = []
         for port in packet.ports:
             if packet.outer is not None:
-                actions.append(Decapsulate(buffer, port, drops))
-            else:
-                actions.append(Deliver(buffer, start, packet.macs, port, drops))
-        actions.extend(Discard(drops, packet.source.name, reason) for reason in packet.lost)
-        if packet.uplink is None:
-            if packet.tunnels or packet.to_wire:
-                actions.append(Discard(drops, packet.source.name, Drop.NO_UPLINK))
+                actions.append(Decapsulate(buffer, port, drops, packet.outer.header))
+                continue
+            deliver: Action = Deliver(buffer, start, packet.macs, port, drops)
+            if packet.translation is not None and packet.translation.next_hop is None:
+                deliver = self._translate(packet, packet.translation, start, packet.macs, deliver)
+            actions.append(deliver)
+        actions.extend(Discard(drops, stage, name, packet.vsid, reason) for stage, reason in packet.lost)
+        away = packet.translation is not None and packet.translation.next_hop is not None
+        if not (away or packet.to_wire or packet.tunnels):
+            return actions
+        uplink = packet.uplink
+        if uplink is None:
+            copies = len(packet.tunnels) or 1
+            actions.extend([Discard(drops, TEAM, name, packet.vsid, Drop.NO_UPLINK)] * copies)
             return actions
         if packet.to_wire:
-            actions.append(ToWire(buffer, packet.uplink, drops))
-        for tunnel in packet.tunnels:
-            outer = nvgre.template(
-                self.state.neighbors[tunnel.next_hop],
-                packet.uplink.mac,
-                tunnel.source_pa,
-                tunnel.destination_pa,
-                tunnel.vsid,
-                tunnel.flow_id,
-            )
-            actions.append(Encapsulate(buffer, outer, packet.macs, packet.uplink, drops))
+            actions.append(ToWire(buffer, uplink, drops))
+        actions.extend(self._encapsulate(packet, tunnel, uplink) for tunnel in packet.tunnels)
+        if away:  # last, for it changes more of the buffer than the MACs
+            actions.append(self._to_wire_translated(packet, uplink))
         return actions
+
+    def _encapsulate(self, packet: Packet, tunnel: Tunnel, uplink: Uplink) -> Action:
+        name, vsid = packet.source.name, packet.vsid
+        neighbor = self.state.neighbor(tunnel.next_hop)
+        if neighbor is None:  # the filter holds such packets: lost in between
+            return Discard(self.drops, WNV, name, vsid, Drop.PA_UNREACHABLE)
+        outer = nvgre.template(
+            neighbor, uplink.mac, tunnel.source_pa, tunnel.destination_pa, tunnel.vsid, tunnel.flow_id
+        )
+        over_ipv4 = len(tunnel.source_pa) == 4
+        kind = Encapsulate if over_ipv4 else EncapsulateIPv6
+        oversize = Oversize(
+            self._buffer,
+            Discard(self.drops, WNV, name, vsid, Drop.OVERSIZE),
+            packet.source if isinstance(packet.source, Port) else None,
+            uplink.mtu - (nvgre.OVERHEAD_IPV4 if over_ipv4 else nvgre.OVERHEAD_IPV6),
+            packet.gateway,
+        )
+        return kind(self._buffer, outer, packet.macs, uplink, self.drops, tunnel.vsid, oversize)
+
+    def _to_wire_translated(self, packet: Packet, uplink: Uplink) -> Action:
+        translation = packet.translation
+        assert translation is not None
+        assert translation.next_hop is not None
+        neighbor = self.state.neighbor(translation.next_hop)
+        if neighbor is None:
+            return Discard(self.drops, WNV, packet.source.name, packet.vsid, Drop.PA_UNREACHABLE)
+        send = ToWire(self._buffer, uplink, self.drops, packet.vsid)
+        return self._translate(packet, translation, INNER, neighbor + uplink.mac, send)
+
+    def _translate(
+        self, packet: Packet, translation: Translation, start: int, macs: bytes, send: Action
+    ) -> Action:
+        malformed = Discard(self.drops, WNV, packet.source.name, packet.vsid, Drop.MALFORMED)
+        addresses = translation.source, translation.destination
+        return Translate(self._buffer, start, macs, addresses, send, malformed)
 
     # ---- packets that wait for a PA neighbor ----------------------------------------------
 
-    def _hold(self, next_hop: bytes, source: str, start: int, end: int) -> None:
+    def _hold(
+        self, next_hop: bytes, source: str, vsid: int, copies: int, stored: tuple[bytes, bytes]
+    ) -> None:
         waiting = self._held.setdefault(next_hop, [])
         if len(waiting) >= HELD_PER_NEXT_HOP:
-            Discard(self.drops, source, Drop.PA_UNREACHABLE)(end)
+            count(self.drops, WNV, source, vsid, Drop.PA_UNREACHABLE, copies)
             return
-        waiting.append((source, *self._buffer.store(start, end)))
+        waiting.append((source, copies, *stored))
         if len(waiting) == 1:
             self._unresolved(next_hop)
 
@@ -215,18 +327,37 @@ class Datapath:
         else:
             self.state.neighbors[next_hop] = mac
         self.state.forget_flows()
-        for source, vnet, frame in self._held.pop(next_hop, ()):
+        for source, copies, vnet, frame in self._held.pop(next_hop, ()):
             port = self.state.ports.get(source)
-            end = self._buffer.restore(INNER, vnet, frame)
-            if mac is None:
-                Discard(self.drops, source, Drop.PA_UNREACHABLE)(end)
-            elif port is None:
-                Discard(self.drops, source, Drop.PORT_REMOVED)(end)
+            if port is None:
+                count(self.drops, PORT, source, 0, Drop.PORT_REMOVED, copies)
+            elif mac is None:
+                count(self.drops, WNV, source, port.vsid, Drop.PA_UNREACHABLE, copies)
             else:
-                self._first_from_vm(port, None, end, next_hop)
+                self._first_from_vm(port, None, self._buffer.restore(INNER, vnet, frame), next_hop)
 
 
-def _cacheable(key: tuple[object, ...]) -> bool:
+def _key_inspected(data: bytearray, at: int) -> Key | None:
+    """The key of a frame of NVGRE over IPv4 with its inner flow, if it has one."""
+    end = _IP_START + (data[_LENGTH_HIGH] << 8 | data[_LENGTH_LOW])
+    inner = _inner_key(data, WIRE + nvgre.OUTER_IPV4, end)
+    return (_key_nvgre(data, at), inner) if inner else None
+
+
+def _inner_key(data: bytearray, at: int, end: int) -> Key | None:
+    """The key of the packet at ``at``, as one from a VM would have it."""
+    kind = data[at + 12] << 8 | data[at + 13]
+    key: Key
+    if kind == ethernet.TYPE_IPV4 and end - at >= _END_IPV4 - INNER:
+        key = _key_ipv4(data, at)
+    elif kind == ethernet.TYPE_IPV6 and end - at >= _END_IPV6 - INNER:
+        key = _key_ipv6(data, at)
+    else:
+        return None
+    return key if _cacheable(key) else None
+
+
+def _cacheable(key: Key) -> bool:
     if len(key) == 4:
         head, fragment, protocol, _ = key
         assert isinstance(head, bytes)
@@ -235,7 +366,7 @@ def _cacheable(key: tuple[object, ...]) -> bool:
     return key[1] in _TRANSPORTS
 
 
-def _remember(flows: Flows, key: tuple[object, ...], action: Action) -> None:
+def _remember(flows: Flows, key: Key, action: Action) -> None:
     if len(flows) >= FLOWS:
         flows.clear()
     flows[key] = action

@@ -1,8 +1,15 @@
-"""Every reason for which the switch does not pass a packet on."""
+"""Every reason for which the switch does not pass a packet on.
+
+Extensions have reasons of their own, "NAME:REASON" (see :class:`testbed.switch.packet.Denied`).
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypeAlias
+
+# packets by stage, port or NIC, VSID (0: not virtualised, or not known yet) and reason
+DropCounts: TypeAlias = "dict[tuple[str, str, int, str], int]"
 
 
 class Drop(StrEnum):
@@ -22,10 +29,19 @@ class Drop(StrEnum):
     NO_PROVIDER_ROUTE = "no-provider-route"
     PA_UNREACHABLE = "pa-unreachable"  # the PA next hop does not answer ARP
     NEIGHBOR_CONSUMED = "neighbor-consumed"  # ARP/ND that ends in the filter: probes, announcements
+    OVERSIZE = "oversize"  # longer than the CA MTU: the VM is told so (ICMP)
+    NOT_TRANSLATABLE = "not-translatable"  # to a record of rule Nat or None, from none of that rule
     ROUTER_BLOCKED = "router-blocked"  # router advertisements and redirects of a VM
+    # WNV filter below the switch (2012)
+    WNV_UNBOUND = "wnv-unbound"  # the filter is not bound to the NIC
+    FLOODED = "flooded"  # broadcast and multicast end at the filter
+    UNKNOWN_MAC = "unknown-mac"  # the destination MAC is neither a record's nor the gateway's
+    # extensions
+    EXTENSION_CRASHED = "extension-crashed"
     # WNV filter, from the wire
     NOT_NVGRE = "not-nvgre"  # no port takes frames outside virtual subnets
     PA_NOT_LOCAL = "pa-not-local"
+    OWN_PACKET = "own-packet"  # what this host sent to a PA group came back through another NIC
     POLICY_MISMATCH = "policy-mismatch"  # unknown VSID, or a PA that no record of the network names
     NO_PORT = "no-port"  # no port of that VSID has the destination MAC
     # NIC
@@ -34,3 +50,9 @@ class Drop(StrEnum):
     TX_REFUSED = "tx-refused"  # the NIC took no more
     TX_OVERSIZE = "tx-oversize"  # longer than the PA network's MTU and not segmentable
     NO_UPLINK = "no-uplink"  # the team has no NIC
+
+
+def count(drops: DropCounts, stage: str, name: str, vsid: int, reason: str, packets: int = 1) -> None:
+    """One more packet dropped, or several."""
+    key = (stage, name, vsid, reason)
+    drops[key] = drops.get(key, 0) + packets

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from testbed.packets.checksum import Buffer
 from testbed.packets.nvgre import Outer
 from testbed.switch.drops import Drop
@@ -19,7 +21,7 @@ class Reply:
 
 
 class Hold:
-    """A stage's verdict: keep the packet until the PA ``next_hop`` (4 bytes) is resolved."""
+    """A stage's verdict: keep the packet until the PA ``next_hop`` (4 or 16 bytes) is resolved."""
 
     __slots__ = ("next_hop",)
 
@@ -27,12 +29,21 @@ class Hold:
         self.next_hop = next_hop
 
 
+class Denied:
+    """A stage's verdict: an extension drops the packet. ``reason``: "NAME:REASON", as counters show it."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
 # None lets the packet go on to the next stage.
-Verdict = Drop | Reply | Hold | None
+Verdict: TypeAlias = Drop | Denied | Reply | Hold | None
 
 
 class Tunnel:
-    """One encapsulated copy to make: everything of the outer header but the MACs."""
+    """One encapsulated copy to make: everything of the outer header but the MACs. PAs: 4 or 16 bytes."""
 
     __slots__ = ("destination_pa", "flow_id", "next_hop", "source_pa", "vsid")
 
@@ -46,42 +57,90 @@ class Tunnel:
         self.flow_id = flow_id
 
 
+class Translation:
+    """A packet that is not encapsulated: its IP addresses are replaced (rule Nat) or stay (rule None).
+
+    next_hop: the PA next hop of a packet to the wire, or None for one from it.
+    """
+
+    __slots__ = ("destination", "next_hop", "source")
+
+    def __init__(self, source: bytes, destination: bytes, next_hop: bytes | None) -> None:
+        self.source = source
+        self.destination = destination
+        self.next_hop = next_hop
+
+
 class Packet:
     """What the stages read and decide. A stage reads ``frame`` and never writes into it.
 
     frame: the Ethernet frame as it entered the switch (from a VM: the CA frame; from a NIC: the
-    whole outer frame). ``macs`` are the 12 address bytes the CA frame leaves with. Destinations:
-    ``ports``, and through the team's ``uplink`` either ``tunnels`` or, for VSID 0, the frame as it is.
+    whole outer frame). vnet: its virtio_net_hdr. ``macs`` are the 12 address bytes the CA frame
+    leaves with. Destinations: ``ports``, and through the team's ``uplink`` either ``tunnels``, one
+    ``translation``, or (``to_wire``) the frame as it is. ``replies`` go back to the sender as well.
 
-    Of a packet with several copies, those in ``waiting`` (PA next hops) leave once these are resolved,
-    and those in ``lost`` never. ``only``: the copies through other next hops have left before.
+    Copies in ``waiting`` (a PA next hop for each) leave once that is resolved, and those in ``lost``
+    (stage, reason) never. ``only``: the copies through other next hops have left
+    before. ``cacheable``: the decision holds for all packets of the flow. ``stage``: where it is.
+    ``directed``: a forwarding extension has set ``ports`` and ``to_wire``; they stay as they are.
+    ``gateway``: MAC and CA (of the packet's family) of the VM's default gateway, which tells the VM when
+    a packet is too big; where the filter knows none, both are b"".
     """
 
     __slots__ = (
+        "cacheable",
+        "directed",
         "frame",
+        "gateway",
         "lost",
         "macs",
         "only",
         "outer",
         "ports",
+        "replies",
         "source",
+        "stage",
         "to_wire",
+        "translation",
         "tunnels",
         "uplink",
+        "vnet",
         "vsid",
         "waiting",
     )
 
-    def __init__(self, frame: Buffer, source: Port | Uplink, vsid: int = 0) -> None:
+    def __init__(self, frame: Buffer, source: Port | Uplink, vsid: int = 0, vnet: Buffer = b"") -> None:
         self.frame = frame
         self.source = source
         self.vsid = vsid
+        self.vnet = vnet
         self.macs = b""
         self.outer: Outer | None = None
         self.ports: tuple[Port, ...] = ()
         self.tunnels: tuple[Tunnel, ...] = ()
+        self.translation: Translation | None = None
+        self.replies: tuple[bytes, ...] = ()
         self.waiting: tuple[bytes, ...] = ()
-        self.lost: tuple[Drop, ...] = ()
+        self.lost: tuple[tuple[str, str], ...] = ()
         self.only: bytes | None = None
         self.to_wire = False
+        self.directed = False
+        self.cacheable = True
+        self.gateway = (b"", b"")
+        self.stage = ""
         self.uplink: Uplink | None = None
+
+    def settle(self, verdict: Drop | Denied | Reply | Hold) -> None:
+        """Carry out the verdict of the stage where the packet is: nothing goes on towards the wire.
+
+        Copies for ports, and what was lost or answered before, are left alone.
+        """
+        self.tunnels, self.translation, self.to_wire = (), None, False
+        if isinstance(verdict, Reply):
+            self.replies += (verdict.frame,)
+            self.cacheable = False
+        elif isinstance(verdict, Hold):
+            self.waiting += (verdict.next_hop,)
+        else:
+            reason = verdict.reason if isinstance(verdict, Denied) else verdict
+            self.lost += ((self.stage, reason),)

@@ -1,31 +1,47 @@
 """The path of a packet, as data: what the switch runs is what this list says.
 
-Outbound (from a VM) the stages run first to last, inbound (from the wire) last to first.
-A packet that stays on the host ends at the stage that finds its port.
+Outbound (from a VM) the stages run first to last, inbound (from the wire) last to first. Copies for
+ports of this host turn around at the stage that found the port (the WNV filter, or the switching
+stage below which the filter lies) and take the inbound way from there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from testbed.packets.malformed import MalformedFrame
+from testbed.switch.drops import Drop
 from testbed.switch.packet import Packet, Verdict
+from testbed.topology.schema import WnvMode
 
 PORT = "port"
-EXTENSIONS_CA = "extensions-ca"
+PORT_EXTENSIONS = "port-extensions"
+SWITCHING = "switching"
 WNV = "wnv"
-EXTENSIONS_PA = "extensions-pa"
+UPLINK_EXTENSIONS = "uplink-extensions"
 TEAM = "team"
 NIC = "nic"
 
-PIPELINE: tuple[tuple[str, str], ...] = (
-    (PORT, "the VM's switch port: gives the packet its VSID, takes it to the VM"),
-    (EXTENSIONS_CA, "switch extensions that see customer addresses"),
-    (WNV, "network virtualization: ARP/ND, routing, encapsulation and decapsulation"),
-    (EXTENSIONS_PA, "switch extensions that see NVGRE and provider addresses"),
-    (TEAM, "chooses the NIC"),
-    (NIC, "the emulated physical NIC: provider MACs, offloads, the cable"),
-)
+STAGES: dict[str, str] = {
+    PORT: "the VM's switch port: gives the packet its VSID, takes it to the VM",
+    PORT_EXTENSIONS: "switch extensions on the ports' side",
+    SWITCHING: "by MAC address, inside a virtual subnet (2012 only)",
+    WNV: "network virtualization: ARP/ND, routing, encapsulation and decapsulation",
+    UPLINK_EXTENSIONS: "switch extensions on the uplink's side",
+    TEAM: "chooses the NIC",
+    NIC: "the emulated physical NIC: provider MACs, offloads, the cable",
+}
+
+# 2012 R2: the filter is inside the switch, extensions see both address spaces.
+# 2012: it is on the NIC, below the switch, and extensions see customer addresses only.
+PIPELINES: dict[WnvMode, tuple[str, ...]] = {
+    "in-switch": (PORT, PORT_EXTENSIONS, WNV, UPLINK_EXTENSIONS, TEAM, NIC),
+    "below-switch": (PORT, PORT_EXTENSIONS, SWITCHING, UPLINK_EXTENSIONS, WNV, TEAM, NIC),
+}
+TURNS: dict[WnvMode, str] = {"in-switch": WNV, "below-switch": SWITCHING}
+
+Step = tuple[str, Callable[[Packet], Verdict]]
 
 
 class Stage(Protocol):
@@ -37,28 +53,61 @@ class Stage(Protocol):
         """From a VM towards the wire."""
 
     def inbound(self, packet: Packet) -> Verdict:
-        """From the wire towards a VM."""
+        """From the wire, or from another VM of this host, towards a VM."""
 
 
 class Pipeline:
-    """The stages of one switch, in the order of :data:`PIPELINE`."""
+    """The stages of one switch, in the order of :data:`PIPELINES`."""
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        names = [name for name, _ in PIPELINE]
-        self.stages = sorted(stages, key=lambda stage: names.index(stage.name))
-        self._outbound = [stage.outbound for stage in self.stages]
-        self._inbound = [stage.inbound for stage in reversed(self.stages)]
+    def __init__(self, stages: Sequence[Stage], mode: WnvMode = "in-switch") -> None:
+        """Raises KeyError when a stage of the mode is missing; stages of other modes are left out."""
+        by_name = {stage.name: stage for stage in stages}
+        order = [by_name[name] for name in PIPELINES[mode]]
+        turn = PIPELINES[mode].index(TURNS[mode])
+        self.stages = order
+        self._turning: list[Step] = [(stage.name, stage.outbound) for stage in order[: turn + 1]]
+        self._leaving: list[Step] = [(stage.name, stage.outbound) for stage in order[turn + 1 :]]
+        self._returning: list[Step] = [(stage.name, stage.inbound) for stage in reversed(order[:turn])]
+        self._inbound: list[Step] = [(stage.name, stage.inbound) for stage in reversed(order)]
 
-    def outbound(self, packet: Packet) -> Verdict:
-        """Run a VM's packet through the stages until one gives a verdict or none is left to ask."""
-        for stage in self._outbound:
-            if (verdict := stage(packet)) is not None:
-                return verdict
-        return None
+    def outbound(self, packet: Packet) -> None:
+        """Run a VM's packet through the stages; what becomes of each copy is in the packet afterwards.
 
-    def inbound(self, packet: Packet) -> Verdict:
+        A verdict is about what is still on its way: before the turn that is the whole packet, behind it
+        the copies towards the wire. Copies for ports have been decided by then, as is who answers.
+        """
+        if not _run(self._turning, packet):
+            packet.ports = ()
+            return
+        if packet.ports:
+            _run(self._returning, packet)
+        if not leaves(packet):
+            return
+        turned = packet.ports
+        _run(self._leaving, packet)
+        if packet.ports != turned:  # the filter below the switch has found a port of this host
+            _run(self._returning, packet)
+
+    def inbound(self, packet: Packet) -> None:
         """Run a packet from the wire through the stages."""
-        for stage in self._inbound:
-            if (verdict := stage(packet)) is not None:
-                return verdict
-        return None
+        if not _run(self._inbound, packet):
+            packet.ports = ()
+
+
+def leaves(packet: Packet) -> bool:
+    """Whether a copy of the packet goes on towards the wire."""
+    return bool(packet.tunnels or packet.to_wire or packet.translation)
+
+
+def _run(steps: Sequence[Step], packet: Packet) -> bool:
+    """Whether all stages let the packet go on; the verdict of one that does not is carried out."""
+    for name, step in steps:
+        packet.stage = name
+        try:
+            verdict = step(packet)
+        except MalformedFrame:
+            verdict = Drop.MALFORMED
+        if verdict is not None:
+            packet.settle(verdict)
+            return False
+    return True

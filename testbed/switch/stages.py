@@ -1,10 +1,10 @@
-"""The switch's own stages: its ports, and the two places for extensions (none ships yet)."""
+"""The switch's own first stage: its ports."""
 
 from __future__ import annotations
 
 from testbed.switch.drops import Drop
 from testbed.switch.packet import Packet, Verdict
-from testbed.switch.pipeline import PORT
+from testbed.switch.pipeline import PORT, leaves
 from testbed.switch.port import Port
 
 
@@ -23,20 +23,7 @@ class PortStage:
         return None
 
     def inbound(self, packet: Packet) -> Verdict:
-        """Last stage: somebody must have found a port by now."""
-        return None if packet.ports else Drop.NO_PORT
-
-
-class ExtensionsStage:
-    """Runs the extensions of one side of the WNV filter; with none, packets pass."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def outbound(self, packet: Packet) -> Verdict:
-        """Pass."""
-        return None
-
-    def inbound(self, packet: Packet) -> Verdict:
-        """Pass."""
-        return None
+        """Last stage: some copy has a port by now, leaves the host, or is counted as lost."""
+        if packet.ports or packet.waiting or packet.lost or packet.replies or leaves(packet):
+            return None
+        return Drop.NO_PORT

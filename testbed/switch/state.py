@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from testbed.switch.port import Port
 from testbed.switch.uplink import Uplink
+from testbed.telemetry import EventLog
 
 
 class SwitchState:
@@ -18,6 +19,7 @@ class SwitchState:
         self.ports: dict[str, Port] = {}
         self.uplinks: dict[str, Uplink] = {}
         self.active_nic = ""
+        self.events = EventLog()
         self._by_mac: dict[tuple[int, bytes], Port] = {}
         self._by_vsid: dict[int, tuple[Port, ...]] = {}
 
@@ -33,9 +35,22 @@ class SwitchState:
             port.close()
             self._index()
 
+    def set_vsid(self, port: Port, vsid: int) -> None:
+        """Move a port into another virtual subnet."""
+        port.vsid = vsid
+        self._index()
+
     def port_with_mac(self, vsid: int, mac: bytes) -> Port | None:
         """The port of a virtual subnet that has this MAC."""
         return self._by_mac.get((vsid, mac))
+
+    def neighbor(self, next_hop: bytes) -> bytes | None:
+        """MAC of a PA next hop, if it is resolved; a multicast group's follows from its address."""
+        if len(next_hop) == 4 and next_hop[0] >> 4 == 14:  # RFC 1112 section 6.4
+            return b"\x01\0\x5e" + bytes((next_hop[1] & 0x7F, *next_hop[2:]))
+        if len(next_hop) == 16 and next_hop[0] == 0xFF:  # RFC 2464 section 7
+            return b"\x33\x33" + next_hop[12:]
+        return self.neighbors.get(next_hop)
 
     def ports_of(self, vsid: int) -> tuple[Port, ...]:
         """All ports of a virtual subnet."""

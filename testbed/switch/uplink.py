@@ -39,12 +39,17 @@ def _open(interface: str) -> socket.socket:
 
 
 class Uplink:
-    """A NIC as the switch uses it. ``mac``: 6 bytes."""
+    """A NIC as the switch uses it. ``mac``: 6 bytes. ``mtu``: bytes of IP packet on the cable.
 
-    def __init__(self, name: str, mac: bytes) -> None:
+    ``wnv_binding``: the filter below the switch is bound to it (2012).
+    """
+
+    def __init__(self, name: str, mac: bytes, mtu: int = 1500, *, wnv_binding: bool = False) -> None:
         """Opens the interface ``name`` of the current network namespace. Raises OSError."""
         self.name = name
         self.mac = mac
+        self.mtu = mtu
+        self.wnv_binding = wnv_binding
         self.socket = _open(name)
         self.receive_into = self.socket.recv_into
         self.send = self.socket.send

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from testbed.switch.drops import Drop
 from testbed.switch.packet import Packet, Verdict
-from testbed.switch.pipeline import TEAM
+from testbed.switch.pipeline import TEAM, leaves
 from testbed.switch.state import SwitchState
 
 
@@ -17,11 +16,9 @@ class TeamStage:
         self._state = state
 
     def outbound(self, packet: Packet) -> Verdict:
-        """Give the packet its uplink, if it leaves the host at all."""
-        if packet.tunnels or packet.to_wire:
+        """Give the packet its uplink, if it leaves the host at all; without one each copy is ``no-uplink``."""
+        if leaves(packet):
             packet.uplink = self._state.uplinks.get(self._state.active_nic)
-            if packet.uplink is None and not packet.ports:
-                return Drop.NO_UPLINK
         return None
 
     def inbound(self, packet: Packet) -> Verdict:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import NamedTuple
 
-from testbed.topology.naming import MIN_PA_MTU_FOR_IPV6, canonical_mac, network_rdid
+from testbed.topology.naming import MIN_IPV6_MTU, NVGRE_OVERHEAD, canonical_mac, network_rdid
 from testbed.topology.problems import Path, Problems
 from testbed.topology.schema import Network, Subnet, Topology, Vnic
 
@@ -193,6 +193,8 @@ def _check_vnics(topology: Topology, subnets: Subnets, problems: Problems) -> No
             else:
                 problems.unknown((*path, "vsid"), "VSID", str(vnic.vsid), [str(vsid) for vsid in subnets])
             continue
+        if vnic.gateway and not (vnic.vsid and vnic.addresses):
+            problems.add((*path, "gateway"), "a gateway needs a VSID and addresses; give it both")
         for k, text in enumerate(vnic.addresses):
             here: Path = (*path, "addresses", k)
             address = _plain_address(text, problems, here) if vnic.vsid == 0 else None
@@ -267,23 +269,43 @@ def _check_pool(topology: Topology, problems: Problems) -> None:
     if isinstance(pool, str):
         problems.add(path, pool)
         return
-    if pool.version != 4:
-        problems.add(
-            path, f"{pool} is IPv6; provider addresses are IPv4 for now, write it like 192.168.0.0/20"
-        )
-        return
     needed = len({(vm.host, vnic.vsid) for vm in topology.vms for vnic in vm.vnics if vnic.vsid})
     free = pool.num_addresses - 2
+    _check_groups(topology, pool.version, problems)
     if needed > free:
-        length = 32 - (needed + 1).bit_length()
+        length = pool.max_prefixlen - (needed + 1).bit_length()
         reason = f"{needed} are needed, one for each VSID on each host"
         problems.add(path, f"{pool} has {free} addresses, but {reason}; use /{length} or shorter")
 
 
+def _check_groups(topology: Topology, version: int, problems: Problems) -> None:
+    """PA multicast groups must be such, and of the pool's family."""
+    example = "239.0.0.1" if version == 4 else "ff15::1"
+    for i, network in enumerate(topology.networks):
+        for j, subnet in enumerate(network.subnets):
+            if subnet.multicast is None:
+                continue
+            path: Path = ("networks", i, "subnets", j, "multicast")
+            try:
+                group = ipaddress.ip_address(subnet.multicast)
+            except ValueError:
+                problems.add(path, f'"{subnet.multicast}" is no address; write it like {example}')
+                continue
+            if not group.is_multicast:
+                problems.add(path, f"{group} is no multicast address; choose one like {example}")
+            elif group.version != version:
+                problems.add(path, f"{group} is not of pa_pool's address family; choose one like {example}")
+
+
 def _check_pa_mtu(topology: Topology, subnets: Subnets, problems: Problems) -> None:
     """The kernel turns IPv6 off on a link of less than 1280 bytes (RFC 8200 section 5)."""
-    if topology.fabric.pa_mtu >= MIN_PA_MTU_FOR_IPV6:
+    pool = _prefix(topology.fabric.pa_pool)
+    if isinstance(pool, str):
         return
-    if any(prefix.version == 6 for subnet in subnets.values() for prefix in subnet.prefixes):
-        what = f"{topology.fabric.pa_mtu} leaves VMs less than the 1280 bytes that IPv6 needs"
-        problems.add(("fabric", "pa_mtu"), f"{what}; use at least {MIN_PA_MTU_FOR_IPV6}")
+    least = MIN_IPV6_MTU + NVGRE_OVERHEAD[pool.version]
+    if topology.fabric.pa_mtu >= least:
+        return
+    customer = any(prefix.version == 6 for subnet in subnets.values() for prefix in subnet.prefixes)
+    if customer or pool.version == 6:
+        what = f"{topology.fabric.pa_mtu} leaves VMs less than the {MIN_IPV6_MTU} bytes that IPv6 needs"
+        problems.add(("fabric", "pa_mtu"), f"{what}; use at least {least}")

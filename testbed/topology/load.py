@@ -76,7 +76,7 @@ def read(rendering: Rendering) -> tuple[Topology, Source]:
     try:
         return msgspec.convert(root.data(), Topology), source
     except msgspec.ValidationError as error:
-        raise BadInput(_schema_message(source, str(error))) from None
+        raise BadInput(value_message(source, str(error))[1]) from None
 
 
 def _yaml_message(source: Source, error: YamlError) -> str:
@@ -88,28 +88,34 @@ def _yaml_message(source: Source, error: YamlError) -> str:
     return f"{source.line(error.line)}: {key}{message}"
 
 
-def _schema_message(source: Source, error: str) -> str:
-    """One line for a msgspec error, such as "Expected `int`, got `str` - at `$.vms[0].vnics[0].vsid`"."""
+def value_message(
+    source: Source, error: str, root: Any = Topology, below: document.Path = ()
+) -> tuple[document.Path, str]:
+    """Path and one line for a msgspec error, such as "Expected `int`, got `str` - at `$.vms[0].vsid`".
+
+    root: the type that the value at ``below`` should have.
+    """
     what, _, location = error.partition(" - at `$")
     path = tuple(int(number) if number else name for name, number in _PATH_STEP.findall(location.rstrip("`")))
+    here = (*below, *path)
     if found := re.match(r"Object contains unknown field `(.*)`\Z", what, re.DOTALL):
-        return _unknown_key(source, path, found[1])
+        return here, _unknown_key(source, here, _type_at(root, path), found[1])
     if found := re.match(r"Object missing required field `(.*)`", what):
-        return source.place(*path, found[1])[1] + "this key is missing; add it"
-    node = source.root.at(path)
-    return source.place(*path)[1] + _wrong_value(what, node, _type_at(path))
+        return here, source.place(*here, found[1])[1] + "this key is missing; add it"
+    node = source.root.at(here)
+    return here, source.place(*here)[1] + _wrong_value(what, node, _type_at(root, path))
 
 
-def _unknown_key(source: Source, path: document.Path, key: str) -> str:
+def _unknown_key(source: Source, path: document.Path, kind: Any, key: str) -> str:
     from difflib import get_close_matches
 
-    struct = _struct(_type_at(path))
+    struct = _struct(kind)
     known = list(struct.__struct_fields__) if struct else []
     close = get_close_matches(key, known, 1)
     hint = f"did you mean {close[0]}? " if close else ""
     _, place = source.place(*path, key)
     place = place.removesuffix(f"{dotted((*path, key))}: ") + dotted((*path, short(key)))
-    return f"{place}: unknown key; {hint}known here: {', '.join(known)}"
+    return f"{place}: unknown key; {hint}known here: {', '.join(known) or 'none'}"
 
 
 def _wrong_value(what: str, node: Node | None, kind: Any) -> str:
@@ -128,7 +134,7 @@ def _wrong_value(what: str, node: Node | None, kind: Any) -> str:
         return f"{shown} is out of range; must be {bound} {found[3]} ({_description(kind)})"
     if found := re.match(r"Expected `(\w+)(?: \| null)?`, got `(\w+)`", what):
         return _wrong_type(found[1], found[2], value, node.raw if node else "")
-    return f"{what}; change the value"
+    return what if ";" in what else f"{what}; change the value"
 
 
 def _wrong_type(expected: str, got: str, value: object, raw: str) -> str:
@@ -145,9 +151,8 @@ def _wrong_type(expected: str, got: str, value: object, raw: str) -> str:
     return f"expected {wanted}, got {given}{shown}; write {wanted}"
 
 
-def _type_at(path: document.Path) -> Any:
-    """The schema's type at ``path``, with its annotations."""
-    kind: Any = Topology
+def _type_at(kind: Any, path: document.Path) -> Any:
+    """The type at ``path`` inside ``kind``, with its annotations."""
     for step in path:
         if isinstance(step, int):
             kind = get_args(_plain(kind))[0]

@@ -8,19 +8,24 @@ from collections.abc import Iterable
 
 from testbed.topology.schema import Network
 
-# Outer IPv4 header 20, GRE 8, inner Ethernet header 14.
-NVGRE_OVERHEAD = 42
+# By the PA's family: outer IP header 20 or 40, GRE 8, inner Ethernet header 14.
+NVGRE_OVERHEAD = {4: 42, 6: 62}
 VM_MTU = 1500
-MIN_PA_MTU_FOR_IPV6 = 1280 + NVGRE_OVERHEAD
+MIN_IPV6_MTU = 1280
 
 _MAC_PREFIX = "00:15:5d"  # Hyper-V's own
 _RDID_NAMESPACE = uuid.UUID("0d3c1f0e-7a51-5c0b-9a53-6b1f6f6e7637")
 _MAX_INTERFACE_NAME = 15
 
 
-def vm_mtu(pa_mtu: int, vsid: int) -> int:
-    """Bytes of IP packet for a VM's adapter. With jumbo frames below, the VM keeps 1500."""
-    return pa_mtu if vsid == 0 else min(VM_MTU, pa_mtu - NVGRE_OVERHEAD)
+def vm_mtu(pa_mtu: int, pa_version: int, vsid: int, *, legacy: bool = False) -> int:
+    """Bytes of IP packet for a VM's adapter. With jumbo frames below, the VM keeps 1500.
+
+    A legacy adapter keeps it always: HNV reduces the MTU of synthetic adapters only.
+    """
+    if vsid == 0:
+        return pa_mtu
+    return VM_MTU if legacy else min(VM_MTU, pa_mtu - NVGRE_OVERHEAD[pa_version])
 
 
 def canonical_mac(mac: str) -> str:

@@ -7,26 +7,40 @@ All structs can go through msgspec's JSON and MessagePack codecs unchanged.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from testbed.topology.schema import Wire
+from testbed.topology.schema import Wire, WnvMode
 
 Timers = Literal["fast", "rfc"]
+Rule = Literal["TranslationMethodEncap", "TranslationMethodNat", "TranslationMethodNone"]
+RecordType = Literal["Static", "Dynamic", "L2Only", "GatewayWildcard"]
+
+# A default gateway is no machine: its record names a PA to which nothing can be sent. Any link-local
+# PA means this; these are what Microsoft's samples use and its like for IPv6.
+NOWHERE = {4: "169.254.254.254", 6: "fe80::254"}
 
 
 class LookupRecord(Struct, frozen=True):
-    """CA -> MAC and PA, per VSID (New-NetVirtualizationLookupRecord)."""
+    """CA -> MAC and PA, per VSID (New-NetVirtualizationLookupRecord).
+
+    L2Only and GatewayWildcard records have the unspecified CA. A record whose CA is a multicast or the
+    broadcast address and whose PA is a multicast address sends that traffic to a PA group; those of
+    255.255.255.255 and ff02::1 stand for all groups of their family that have no record of their own.
+    """
 
     customer_address: str
     virtual_subnet_id: int
     mac_address: str
     provider_address: str
     vm_name: str = ""
-    rule: str = "TranslationMethodEncap"
-    type: str = "Static"
+    rule: Rule = "TranslationMethodEncap"
+    type: RecordType = "Static"
+    customer_id: str = ""
+    context: str = ""
+    use_vm_mac_address: bool = False
 
 
 class CustomerRoute(Struct, frozen=True):
@@ -70,6 +84,14 @@ class NicPlan(Struct, frozen=True):
     name: str
     mac: str
     mtu: int
+    wnv_binding: bool = False
+
+
+class ExtensionPlan(Struct, frozen=True):
+    """A switch extension of a host. settings: plain data that the extension understands."""
+
+    name: str
+    settings: dict[str, Any] = {}
 
 
 class HostPlan(Struct, frozen=True):
@@ -80,7 +102,9 @@ class HostPlan(Struct, frozen=True):
     active_nic: str
     policy: HostPolicy
     timers: Timers = "fast"
-    extensions: tuple[str, ...] = ()
+    extensions: tuple[ExtensionPlan, ...] = ()
+    wnv: WnvMode = "in-switch"
+    flow_entropy: bool = True
 
 
 class VnicPlan(Struct, frozen=True):
@@ -94,6 +118,7 @@ class VnicPlan(Struct, frozen=True):
     network: str = ""  # "" where vsid is 0
     addresses: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
+    is_gateway: bool = False  # the network's way out
 
 
 class VmPlan(Struct, frozen=True):
@@ -151,12 +176,13 @@ class FabricPlan(Struct, frozen=True):
 
 
 class SubnetPlan(Struct, frozen=True):
-    """A virtual subnet; gateways carry one address per prefix."""
+    """A virtual subnet; gateways carry one address per prefix. multicast: its PA group or ""."""
 
     vsid: int
     prefixes: tuple[str, ...]
     gateways: tuple[str, ...]
     gateway_mac: str
+    multicast: str = ""
 
 
 class NetworkPlan(Struct, frozen=True):

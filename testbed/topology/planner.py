@@ -8,26 +8,23 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from testbed.topology.fabric import build_fabric
 from testbed.topology.naming import assign_macs, canonical_mac, network_rdid, vm_mtu
 from testbed.topology.plan import (
-    CustomerRoute,
+    ExtensionPlan,
     HostPlan,
     HostPolicy,
-    LookupRecord,
     NetworkPlan,
     NicPlan,
     Plan,
-    ProviderAddress,
     SubnetPlan,
     VmPlan,
     VnicPlan,
 )
-from testbed.topology.schema import Network, Subnet, Topology, Vnic
-
-Pas = dict[tuple[str, int], str]  # PA by host and VSID
+from testbed.topology.policies import Pas, Policies
+from testbed.topology.schema import Extension, Host, Network, Subnet, Topology, Vnic
 
 
 def build(topology: Topology, previous: Plan | None = None) -> Plan:
@@ -36,23 +33,33 @@ def build(topology: Topology, previous: Plan | None = None) -> Plan:
     networks = tuple(_network(topology.name, network, macs) for network in topology.networks)
     vms = _vms(topology, networks, macs)
     pas = _provider_addresses(topology, vms, previous)
-    policies = _Policies(networks, vms, pas, ipaddress.ip_network(topology.fabric.pa_pool).prefixlen)
-    hosts = tuple(
-        HostPlan(
-            name=host.name,
-            nics=tuple(
-                NicPlan(nic.name, macs[f"{host.name}/{nic.name}"], topology.fabric.pa_mtu)
-                for nic in host.nics
-            ),
-            active_nic=host.team.active or host.nics[0].name,
-            policy=policies.host(host.name),
-            timers=topology.timers,
-            extensions=tuple(host.extensions),
-        )
-        for host in topology.hosts
-    )
+    policies = Policies(networks, vms, pas, ipaddress.ip_network(topology.fabric.pa_pool))
+    hosts = tuple(_host(host, macs, topology, policies.host(host.name)) for host in topology.hosts)
     fabric = build_fabric(topology, previous.fabric if previous else None)
     return Plan(topology.name, networks, hosts, vms, fabric, topology.timers)
+
+
+def _host(host: Host, macs: dict[str, str], topology: Topology, policy: HostPolicy) -> HostPlan:
+    nics = tuple(
+        NicPlan(nic.name, macs[f"{host.name}/{nic.name}"], topology.fabric.pa_mtu, nic.wnv_binding)
+        for nic in host.nics
+    )
+    return HostPlan(
+        name=host.name,
+        nics=nics,
+        active_nic=host.team.active or host.nics[0].name,
+        policy=policy,
+        timers=topology.timers,
+        extensions=tuple(_extension(extension) for extension in host.extensions),
+        wnv=host.wnv,
+        flow_entropy=host.flow_entropy,
+    )
+
+
+def _extension(extension: str | Extension) -> ExtensionPlan:
+    if isinstance(extension, str):
+        return ExtensionPlan(extension)
+    return ExtensionPlan(extension.name, extension.settings)
 
 
 def _macs(topology: Topology) -> dict[str, str]:
@@ -79,22 +86,27 @@ def _subnet(subnet: Subnet, gateway_mac: str) -> SubnetPlan:
     given = {address.version: address for address in map(ipaddress.ip_address, subnet.gateways)}
     prefixes = [ipaddress.ip_network(prefix) for prefix in subnet.prefixes]
     gateways = tuple(str(given.get(prefix.version, prefix[1])) for prefix in prefixes)
-    return SubnetPlan(subnet.vsid, tuple(map(str, prefixes)), gateways, gateway_mac)
+    group = subnet.multicast and str(ipaddress.ip_address(subnet.multicast))
+    return SubnetPlan(subnet.vsid, tuple(map(str, prefixes)), gateways, gateway_mac, group or "")
 
 
 def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, str]) -> tuple[VmPlan, ...]:
     subnets = {subnet.vsid: (network.name, subnet) for network in networks for subnet in network.subnets}
     pa_mtu = topology.fabric.pa_mtu
+    pa_version = ipaddress.ip_network(topology.fabric.pa_pool).version
 
     def adapter(vm: str, index: int, vnic: Vnic) -> VnicPlan:
         name = f"eth{index}"
-        mac, mtu = macs[f"{vm}/{index}"], vm_mtu(pa_mtu, vnic.vsid)
+        mac = macs[f"{vm}/{index}"]
+        mtu = vm_mtu(pa_mtu, pa_version, vnic.vsid, legacy=vnic.legacy)
         if vnic.vsid == 0:
             plain = tuple(str(ipaddress.ip_interface(address)) for address in vnic.addresses)
             return VnicPlan(name, f"{vm}:{name}", 0, mac, mtu, addresses=plain)
         network, subnet = subnets[vnic.vsid]
         customer = tuple(_with_length(address, subnet.prefixes) for address in vnic.addresses)
-        return VnicPlan(name, f"{vm}:{name}", vnic.vsid, mac, mtu, network, customer, subnet.gateways)
+        gateways = () if vnic.gateway else subnet.gateways  # it is the way out itself
+        port = f"{vm}:{name}"
+        return VnicPlan(name, port, vnic.vsid, mac, mtu, network, customer, gateways, vnic.gateway)
 
     return tuple(
         VmPlan(
@@ -148,61 +160,3 @@ def _in_pool(text: str, pool: ipaddress.IPv4Network | ipaddress.IPv6Network) -> 
     """Whether an address is one of the pool's, less its network and broadcast addresses."""
     address = ipaddress.ip_address(text)
     return address in pool and address not in (pool.network_address, pool.broadcast_address)
-
-
-class _Policies:
-    """The network policy of the whole lab, of which each host gets the part it needs."""
-
-    def __init__(
-        self, networks: tuple[NetworkPlan, ...], vms: tuple[VmPlan, ...], pas: Pas, pool_length: int
-    ) -> None:
-        self._pas = pas
-        self._pool_length = pool_length
-        self._networks = networks
-        self._records: dict[int, list[LookupRecord]] = {}  # of VMs, by VSID
-        for vm in vms:
-            for vnic in vm.vnics:
-                if vnic.vsid:
-                    pa = pas[vm.host, vnic.vsid]
-                    self._records.setdefault(vnic.vsid, []).extend(
-                        LookupRecord(address.partition("/")[0], vnic.vsid, vnic.mac, pa, vm.name)
-                        for address in vnic.addresses
-                    )
-
-    def host(self, name: str) -> HostPolicy:
-        """The policy of one host: that of every routing domain of which it has a VM."""
-        own = {vsid: pa for (host, vsid), pa in sorted(self._pas.items()) if host == name}
-        records: list[LookupRecord] = []
-        routes: list[CustomerRoute] = []
-        for network in self._networks:
-            mine = [subnet.vsid for subnet in network.subnets if subnet.vsid in own]
-            if not mine:
-                continue
-            for subnet in network.subnets:
-                pa = own.get(subnet.vsid, own[min(mine)])
-                records += self._gateways(subnet, pa)
-                records += self._records.get(subnet.vsid, [])
-                routes += _on_link(network.rdid, subnet)
-        return HostPolicy(
-            lookup_records=tuple(sorted(records, key=_record_order)),
-            customer_routes=tuple(routes),
-            provider_addresses=tuple(
-                ProviderAddress(pa, self._pool_length, vsid) for vsid, pa in own.items()
-            ),
-        )
-
-    def _gateways(self, subnet: SubnetPlan, pa: str) -> Iterator[LookupRecord]:
-        for gateway in subnet.gateways:
-            yield LookupRecord(gateway, subnet.vsid, subnet.gateway_mac, pa)
-
-
-def _record_order(record: LookupRecord) -> tuple[int, int, bytes]:
-    """By VSID and address, so that the order of VMs in the file makes no difference."""
-    address = ipaddress.ip_address(record.customer_address)
-    return record.virtual_subnet_id, address.version, address.packed
-
-
-def _on_link(rdid: str, subnet: SubnetPlan) -> Iterator[CustomerRoute]:
-    for prefix in subnet.prefixes:
-        next_hop = "::" if ":" in prefix else "0.0.0.0"
-        yield CustomerRoute(rdid, subnet.vsid, prefix, next_hop)

@@ -26,6 +26,13 @@ class Problems:
         line, place = self._source.place(*path)
         self._found.append((line, len(self._found), place + message))
 
+    def wrong_value(self, below: Path, error: str, root: type) -> None:
+        """Note a msgspec error in the value at ``below``, which should have the type ``root``."""
+        from testbed.topology.load import value_message
+
+        path, text = value_message(self._source, error, root, below)
+        self._found.append((self._source.place(*path)[0], len(self._found), text))
+
     def unknown(self, path: Path, kind: str, name: str, known: Sequence[str]) -> None:
         """Note a reference to something that does not exist."""
         from difflib import get_close_matches

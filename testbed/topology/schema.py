@@ -7,7 +7,7 @@ in :mod:`testbed.topology.validate`. The JSON Schema is generated from these str
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -29,6 +29,8 @@ Guid = Annotated[
 Mac = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", description="a MAC address")]
 Mtu = Annotated[int, Meta(ge=1280, le=65535, description="bytes of IP packet")]
 Wire = Literal["frames", "aggregated"]
+# in-switch: Windows Server 2012 R2; below-switch: a filter on the NIC, as in Windows Server 2012
+WnvMode = Literal["in-switch", "below-switch"]
 
 
 class Subnet(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +39,7 @@ class Subnet(Struct, frozen=True, forbid_unknown_fields=True):
     vsid: Vsid
     prefixes: Annotated[list[str], Meta(min_length=1)]
     gateways: list[str] = []  # default: the lowest address of each prefix
+    multicast: str | None = None  # PA group of broadcast and multicast; default: a copy for each host
 
 
 class Network(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +55,7 @@ class Nic(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     mac: Mac | None = None
+    wnv_binding: bool = False  # below-switch only: the filter is bound to this NIC
 
 
 class Team(Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,21 +64,35 @@ class Team(Struct, frozen=True, forbid_unknown_fields=True):
     active: Name | None = None  # default: the first NIC
 
 
+class Extension(Struct, frozen=True, forbid_unknown_fields=True):
+    """A switch extension with its settings; which there are is the extension's business."""
+
+    name: Name
+    settings: dict[str, Any] = {}
+
+
 class Host(Struct, frozen=True, forbid_unknown_fields=True):
     """A hypervisor host."""
 
     name: Name
     nics: Annotated[list[Nic], Meta(min_length=1, max_length=8)]
     team: Team = msgspec.field(default_factory=Team)
-    extensions: list[str] = []
+    extensions: list[Name | Extension] = []
+    wnv: WnvMode = "in-switch"
+    flow_entropy: bool = True  # false: FlowID is always 0 (RFC 7637 section 3.2)
 
 
 class Vnic(Struct, frozen=True, forbid_unknown_fields=True):
-    """A VM's network adapter. Addresses are CAs; a prefix length is needed for VSID 0 only."""
+    """A VM's network adapter. Addresses are CAs; a prefix length is needed for VSID 0 only.
+
+    Without addresses the VM gets L2Only records: it is to learn its address by itself.
+    """
 
     vsid: Vsid
     addresses: list[str] = []
     mac: Mac | None = None
+    legacy: bool = False  # an emulated adapter: HNV does not reduce its MTU
+    gateway: bool = False  # this VM is the network's way out: wildcard records and default routes
 
 
 class Vm(Struct, frozen=True, forbid_unknown_fields=True):

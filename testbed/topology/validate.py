@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from testbed.errors import BadInput
 from testbed.topology.addresses import check_addresses
+from testbed.topology.extensions import check_extensions
 from testbed.topology.load import Source
 from testbed.topology.problems import Path, Problems
 from testbed.topology.schema import Topology
@@ -15,7 +16,6 @@ RESERVED_NODES = ("fabric", "vmm")
 # The kernel refuses interfaces of these names: each has (or would have) a meaning under /proc/sys/net.
 RESERVED_INTERFACES = ("lo", "all", "default")
 MAX_INTERFACE_NAME = 15  # IFNAMSIZ less the NUL
-EXTENSIONS: tuple[str, ...] = ()
 
 
 def check(topology: Topology, source: Source) -> None:
@@ -26,6 +26,7 @@ def check(topology: Topology, source: Source) -> None:
     _check_vms(topology, problems)
     check_addresses(topology, problems)
     _check_links(topology, problems)
+    check_extensions(topology, problems)
     if lines := problems.lines():
         raise BadInput("\n".join(lines))
 
@@ -61,10 +62,6 @@ def _check_hosts(topology: Topology, problems: Problems) -> None:
                 problems.add(path, f'"{name}" is reserved by the kernel; choose another name, such as nic1')
         if host.team.active is not None and host.team.active not in [name for _, name in names]:
             problems.unknown((*here, "team", "active"), "NIC", host.team.active, [name for _, name in names])
-        for j, extension in enumerate(host.extensions):
-            if extension not in EXTENSIONS:
-                remedy = f"available: {', '.join(EXTENSIONS) or 'none in this version'}; leave it out"
-                problems.add((*here, "extensions", j), f'unknown extension "{extension}"; {remedy}')
 
 
 def _check_vms(topology: Topology, problems: Problems) -> None:

@@ -19,6 +19,24 @@ from testbed.wiring import sysctl
 _CLSACT_INGRESS = 0xFFFFFFF2
 _CLSACT_EGRESS = 0xFFFFFFF3
 
+# Multicast snooping, in 1/100 s. 10 s between queries: a report that got lost is missed that long. 0.1 s for
+# answers, 2 * 0.1 s until a group without members is forgotten; the rest follows by RFC 3376 section 8 and
+# RFC 3810 section 9 with robustness 2.
+_SNOOPING = {
+    "br_mcast_snooping": 1,
+    "br_mcast_igmp_version": 3,
+    "br_mcast_mld_version": 2,
+    "br_mcast_query_use_ifaddr": 1,
+    "br_mcast_query_intvl": 1000,
+    "br_mcast_query_response_intvl": 10,
+    "br_mcast_startup_query_intvl": 250,
+    "br_mcast_last_member_intvl": 10,
+    "br_mcast_membership_intvl": 2010,
+    "br_mcast_querier_intvl": 2005,
+}
+_WITHOUT_DAD = 0x02  # IFA_F_NODAD
+_ROUTER_PORT = 2  # a multicast router is behind the port, for good (MDB_RTR_TYPE_PERM)
+
 Netns = Mapping[str, int]  # host name -> descriptor of its network namespace
 
 
@@ -42,11 +60,7 @@ class Wiring:
             sysctl.write(sysctl.SILENT)
             with IPRoute() as ip:
                 for switch in switches:
-                    # snooping would have the bridge itself send IGMP reports (RFC 4286 all-snoopers group)
-                    ip.link(
-                        "add", ifname=switch.interface, kind="bridge", br_stp_state=0, br_mcast_snooping=0
-                    )
-                    ip.link("set", index=_index(ip, switch.interface), state="up")
+                    _add_switch(ip, switch.interface)
                 for host in {cable.host for cable in cables}:
                     with in_netns(self._hosts[host]):
                         sysctl.write(sysctl.SILENT)
@@ -124,11 +138,33 @@ def _attach(ip: Any, index: int, parent: int, program: int, name: str) -> None:
     )
 
 
+def _add_switch(ip: Any, name: str) -> None:
+    """A bridge that snoops IGMP and MLD, and asks for members itself.
+
+    Queries need source addresses that differ from switch to switch: the lowest one asks, and of two
+    equal ones both would wait for the other. Nothing but queries leaves the bridge: what the kernel
+    says for its addresses and groups ends in the queue of the bridge interface, past which queries and
+    bridged frames go.
+    """
+    ip.link("add", ifname=name, kind="bridge", br_stp_state=0, **_SNOOPING)
+    index = _index(ip, name)
+    ip.tc("add", "blackhole", index)
+    sysctl.write(sysctl.speaking_ipv6(name))
+    ip.addr("add", index=index, address=f"169.254.{index >> 8 & 0xFF}.{index & 0xFF}", prefixlen=32)
+    ip.addr("add", index=index, address=f"fe80::{index:x}", prefixlen=64, flags=_WITHOUT_DAD)
+    ip.link("set", index=index, state="up")
+    # after the intervals: all multicast is flooded for one response interval from here on
+    ip.link("set", index=index, kind="bridge", br_mcast_querier=1)
+
+
 def _add_trunk(ip: Any, trunk: TrunkPlan, mtu: int) -> None:
     one, other = trunk.ends
     ip.link("add", ifname=one.interface, kind="veth", mtu=mtu, peer={"ifname": other.interface, "mtu": mtu})
     for end in trunk.ends:
-        ip.link("set", index=_index(ip, end.interface), master=_index(ip, end.switch_interface), state="up")
+        index = _index(ip, end.interface)
+        ip.link("set", index=index, master=_index(ip, end.switch_interface), state="up")
+        # reports and all multicast cross a trunk, so that a join holds on every switch at once
+        ip.brport("set", index=index, multicast_router=_ROUTER_PORT)
 
 
 def _index(ip: Any, interface: str) -> int:

@@ -39,11 +39,15 @@ def configure(netns: int, vm: VmPlan, timers: Timers) -> None:
                 sysctl.write(sysctl.fast_neighbor_discovery(vnic.interface))
             index = ip.link_lookup(ifname=vnic.interface)[0]
             ip.link("set", index=index, state="up")
+            versions = set()  # a gateway is no use without an address of its family
             for text in vnic.addresses:
                 address = ipaddress.ip_interface(text)
+                versions.add(address.version)
                 ip.addr("add", index=index, address=str(address.ip), prefixlen=address.network.prefixlen)
             for gateway in vnic.gateways if position == 0 else ():
                 version = ipaddress.ip_address(gateway).version
+                if version not in versions:
+                    continue
                 default = "0.0.0.0/0" if version == 4 else "::/0"
                 ip.route("add", dst=default, gateway=gateway, oif=index)
 

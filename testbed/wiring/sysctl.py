@@ -8,10 +8,14 @@ _NET = Path("/proc/sys/net")
 
 
 def write(values: dict[str, int]) -> None:
-    """Set values by their path below net/. One that this kernel lacks is passed over."""
+    """Set values by their path below net/. One that this kernel lacks is passed over.
+
+    One that stands already is not written again: "all" would take back what interfaces have of their own.
+    """
     for name, value in values.items():
         try:
-            (_NET / name).write_text(str(value))
+            if (_NET / name).read_text().strip() != str(value):
+                (_NET / name).write_text(str(value))
         except FileNotFoundError:
             continue
 
@@ -32,6 +36,15 @@ GUEST = {
     "ipv6/conf/default/accept_ra": 0,
     "ipv6/conf/lo/disable_ipv6": 0,
 }
+
+
+def speaking_ipv6(interface: str) -> dict[str, int]:
+    """IPv6 for this interface of a silent namespace, with the addresses that it is given and no others."""
+    return {
+        f"ipv6/conf/{interface}/accept_ra": 0,
+        f"ipv6/conf/{interface}/addr_gen_mode": 1,  # IN6_ADDR_GEN_MODE_NONE
+        f"ipv6/conf/{interface}/disable_ipv6": 0,
+    }
 
 
 def fast_neighbor_discovery(interface: str) -> dict[str, int]:

@@ -1,130 +1,280 @@
-"""The network policy as look-up tables, built once per policy change and never modified."""
+"""The network policy as look-up tables, changed object by object.
+
+A change costs the same whatever the size of the policy. Addresses are bytes in network order
+everywhere: CAs and PAs 4 or 16, MACs 6.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
 
 from testbed.packets.ethernet import parse_mac
-from testbed.topology.plan import HostPolicy
+from testbed.topology.plan import CustomerRoute, HostPolicy, LookupRecord, ProviderAddress, ProviderRoute
+from testbed.wnv.objects import ENCAP, KINDS, NAT, PolicyObject, key_of, objects_of
+from testbed.wnv.policy import Change
+from testbed.wnv.routes import Route, RouteTable, make_route, parse_prefix
+
+K = TypeVar("K")
+V = TypeVar("V")
+G = TypeVar("G")
+
+# The groups whose records stand for every broadcast and multicast address of their family, by its size
+EVERYONE = {4: ipaddress.ip_address("255.255.255.255").packed, 16: ipaddress.ip_address("ff02::1").packed}
 
 
 class Record(NamedTuple):
-    """A lookup record: where a customer address lives. gateway: it is a subnet's default gateway."""
+    """A lookup record: where a CA lives. gateway: it is a subnet's default gateway, which is no machine.
+
+    address: the CA; unspecified (zero) in a record that is found by its MAC or not at all.
+    """
 
     vsid: int
+    address: bytes
     mac: bytes
     pa: bytes
+    rule: str
     gateway: bool
 
+    @property
+    def encapsulated(self) -> bool:
+        """Whether packets for it go through NVGRE."""
+        return self.rule == ENCAP
 
-class Route(NamedTuple):
-    """A route; network and mask are integers of ``size`` bytes. next_hop None: on-link."""
-
-    size: int
-    network: int
-    mask: int
-    metric: int
-    vsid: int
-    next_hop: bytes | None
+    @property
+    def outside(self) -> bytes:
+        """The address by which the PA network knows it, when it is not encapsulated."""
+        return self.pa if self.rule == NAT else self.address
 
 
 class Tables:
-    """Immutable after construction. Addresses are bytes in network order everywhere."""
+    """What the filter looks up. ``preferred``: the PAs of this host, as text, that passed DAD."""
 
     def __init__(self, policy: HostPolicy, preferred: frozenset[str]) -> None:
-        """``preferred``: the PAs of this host that have passed duplicate address detection."""
-        self.records = _records(policy)
-        self.rdid_of = {route.virtual_subnet_id: route.routing_domain_id for route in policy.customer_routes}
-        self._routes = _customer_routes(policy)
-        self._provider_routes = _provider_routes(policy)
-        self.local_pa: dict[int, bytes] = {}
-        self.local_pas: set[bytes] = set()
-        self.own_pas: set[bytes] = set()  # usable or not: what is behind them is on this host
-        for address in policy.provider_addresses:
-            packed = ipaddress.ip_address(address.provider_address).packed
-            self.own_pas.add(packed)
-            if address.provider_address in preferred:
-                self.local_pa[address.virtual_subnet_id] = packed
-                self.local_pas.add(packed)
-        self.gateway_macs = {record.vsid: record.mac for record in self.records.values() if record.gateway}
-        self.remote_pas = self._remote_pas()
-        self._known_pas: dict[str, set[bytes]] = {}
-        for record in self.records.values():
-            if rdid := self.rdid_of.get(record.vsid):
-                self._known_pas.setdefault(rdid, set()).add(record.pa)
+        self.records: dict[tuple[int, bytes], Record] = {}  # by VSID and CA
+        self.learners: dict[tuple[int, bytes, int], Record] = {}  # L2Only: VSID, MAC, size of a CA
+        self.outside: dict[bytes, Record] = {}  # not encapsulated: by the address in the PA network
+        self.rdid_of: dict[int, str] = {}
+        self.local_pa: dict[tuple[int, int], bytes] = {}  # preferred ones: VSID, size of a PA
+        self.local_pas: frozenset[bytes] = frozenset()
+        self.own_pas: frozenset[bytes] = frozenset()  # usable or not: what is behind them is on this host
+        self._groups: dict[int, dict[bytes, bytes]] = {}  # VSID -> CA group -> PA group
+        self._gateways: dict[int, dict[bytes, bytes]] = {}  # VSID -> CA -> MAC
+        self._learning: dict[int, int] = {}  # VSID -> number of L2Only records
+        self._macs: dict[tuple[int, bytes], tuple[Record, ...]] = {}  # by VSID and MAC
+        self._senders: dict[int, dict[bytes, int]] = {}  # VSID -> PA -> number of records
+        self._hosts: dict[int, dict[bytes, int]] = {}  # the same of encapsulated ones
+        self._domains: dict[str, dict[int, int]] = {}  # RDID -> VSID -> number of routes
+        self._routes: dict[str, RouteTable] = {}
+        self._provider_routes = RouteTable()
+        self._addresses: dict[tuple[str, int], ProviderAddress] = {}
+        self._preferred = preferred
+        self._shared: dict[bytes, bytes] = {}  # one copy of each PA: ten thousand records name few
+        for kind in KINDS:
+            for item in objects_of(policy, kind):
+                self._change(kind, item, 1)
+        self._choose_addresses()
 
-    def customer_route(self, vsid: int, address: bytes) -> Route | None:
-        """The best customer route of the VSID's routing domain: longest prefix, then lowest metric."""
-        return _best(self._routes.get(self.rdid_of.get(vsid, ""), ()), address)
+    # ---- changes --------------------------------------------------------------------------
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Do what a policy store has approved. Raises KeyError when the old object is not there."""
+        for change in changes:
+            if change.old is not None:
+                self._change(change.kind, change.old, -1)
+            if change.new is not None:
+                self._change(change.kind, change.new, 1)
+        self._choose_addresses()
+
+    def set_preferred(self, preferred: frozenset[str]) -> None:
+        """Duplicate address detection has another result."""
+        self._preferred = preferred
+        self._choose_addresses()
+
+    # ---- questions ------------------------------------------------------------------------
+
+    def customer_routes(self, vsid: int, address: bytes) -> list[Route]:
+        """The routes of the VSID's routing domain with the longest prefix that fits, lowest metric first."""
+        table = self._routes.get(self.rdid_of.get(vsid, ""))
+        return [] if table is None else table.matches(address)
 
     def provider_next_hop(self, pa: bytes) -> bytes | None:
         """The PA to which a packet for ``pa`` goes on the PA network, or None without a route."""
-        route = _best(self._provider_routes, pa)
-        return None if route is None else route.next_hop or pa
+        routes = self._provider_routes.matches(pa)
+        return routes[0].next_hop or pa if routes else None
 
     def knows_sender(self, vsid: int, pa: bytes) -> bool:
         """Whether some record of the VSID's routing domain has this PA."""
-        return pa in self._known_pas.get(self.rdid_of.get(vsid, ""), ())
+        if pa in self._senders.get(vsid, ()):
+            return vsid in self.rdid_of
+        siblings = self._domains.get(self.rdid_of.get(vsid, ""), ())
+        return any(pa in self._senders.get(sibling, ()) for sibling in siblings)
 
-    def _remote_pas(self) -> dict[int, tuple[bytes, ...]]:
-        found: dict[int, set[bytes]] = {}
-        for record in self.records.values():
-            if not record.gateway and record.pa not in self.own_pas:
-                found.setdefault(record.vsid, set()).add(record.pa)
-        return {vsid: tuple(sorted(pas)) for vsid, pas in found.items()}
+    def knows_mac(self, vsid: int, mac: bytes) -> bool:
+        """Whether some record of the VSID has this MAC, such as the default gateway's."""
+        return (vsid, mac) in self._macs
+
+    def machine(self, vsid: int, mac: bytes) -> Record | None:
+        """A record of the VM that has this MAC in the VSID; where there are several any one."""
+        records = self._macs.get((vsid, mac), ())
+        return next((record for record in records if record.encapsulated and not record.gateway), None)
+
+    def has_learners(self, vsid: int) -> bool:
+        """Whether the VSID has L2Only records: VMs whose CA nobody knows yet."""
+        return vsid in self._learning
+
+    def remote_pas(self, vsid: int) -> tuple[bytes, ...]:
+        """One PA for each other host with VMs of the VSID."""
+        return tuple(sorted(pa for pa in self._hosts.get(vsid, ()) if pa not in self.own_pas))
+
+    def group(self, vsid: int, address: bytes) -> bytes | None:
+        """The PA group for a CA group: its record's, or that of the record for all of its family."""
+        groups = self._groups.get(vsid, {})
+        return groups.get(address) or groups.get(EVERYONE[len(address)])
+
+    def is_group(self, vsid: int, pa: bytes) -> bool:
+        """Whether a PA is a group of the VSID; several VSIDs may share it."""
+        return pa in self._groups.get(vsid, {}).values()
+
+    def groups(self, vsids: Iterable[int]) -> set[bytes]:
+        """The PA groups that a host with ports of these VSIDs has to join."""
+        return {group for vsid in vsids for group in self._groups.get(vsid, {}).values()}
+
+    def gateway(self, vsid: int, size: int) -> bytes | None:
+        """CA of the VSID's default gateway in the family with addresses of ``size`` bytes."""
+        return min((ca for ca in self._gateways.get(vsid, ()) if len(ca) == size), default=None)
+
+    def gateway_mac(self, vsid: int, size: int) -> bytes | None:
+        """MAC of the VSID's default gateway: the family's, or else any."""
+        gateways = self._gateways.get(vsid)
+        if not gateways:
+            return None
+        return gateways[self.gateway(vsid, size) or min(gateways)]
+
+    # ---- one object in or out -------------------------------------------------------------
+
+    def _change(self, kind: str, item: PolicyObject, step: int) -> None:
+        if isinstance(item, LookupRecord):
+            self._change_record(item, step)
+        elif isinstance(item, CustomerRoute):
+            self._change_customer_route(item, step)
+        elif isinstance(item, ProviderRoute):
+            self._change_provider_route(item.destination_prefix, make_route(item.metric, item.next_hop), step)
+        else:
+            self._change_address(kind, item, step)
+
+    def _change_record(self, item: LookupRecord, step: int) -> None:
+        record = self._record(item)
+        vsid, address, mac, pa = record[:4]
+        if item.type in ("Static", "Dynamic"):
+            if is_multicast(pa):
+                _put(self._groups.setdefault(vsid, {}), address, pa, step)
+                _drop_if_empty(self._groups, vsid)
+                return
+            _put(self.records, (vsid, address), record, step)
+        elif item.type == "L2Only":
+            _put(self.learners, (vsid, mac, len(address)), record, step)
+            _count(self._learning, vsid, step)
+        self._change_mac(record, step)
+        if record.gateway:
+            _put(self._gateways.setdefault(vsid, {}), address, mac, step)
+            _drop_if_empty(self._gateways, vsid)
+            return
+        _count_in(self._senders, vsid, pa, step)
+        if record.encapsulated:
+            _count_in(self._hosts, vsid, pa, step)
+        else:
+            _put(self.outside, record.outside, record, step)
+
+    def _change_mac(self, record: Record, step: int) -> None:
+        key = record.vsid, record.mac
+        records = [*self._macs.get(key, ())]
+        if step > 0:
+            records.append(record)
+        else:
+            records.remove(record)
+        if records:
+            self._macs[key] = tuple(sorted(records))
+        else:
+            del self._macs[key]
+
+    def _record(self, item: LookupRecord) -> Record:
+        address = ipaddress.ip_address(item.customer_address).packed
+        pa = ipaddress.ip_address(item.provider_address).packed
+        pa = self._shared.setdefault(pa, pa)
+        mac = parse_mac(item.mac_address)
+        return Record(item.virtual_subnet_id, address, mac, pa, item.rule, is_link_local(pa))
+
+    def _change_customer_route(self, item: CustomerRoute, step: int) -> None:
+        vsid, rdid = item.virtual_subnet_id, item.routing_domain_id
+        table = self._routes.setdefault(rdid, RouteTable())
+        route = make_route(item.metric, item.next_hop, vsid)
+        prefix = parse_prefix(item.destination_prefix)
+        table.add(prefix, route) if step > 0 else table.remove(prefix, route)
+        if not table:
+            del self._routes[rdid]
+        _count_in(self._domains, rdid, vsid, step)
+        if vsid in self._domains.get(rdid, ()):
+            self.rdid_of[vsid] = rdid
+        else:
+            self.rdid_of.pop(vsid, None)
+
+    def _change_provider_route(self, prefix: str, route: Route, step: int) -> None:
+        change = self._provider_routes.add if step > 0 else self._provider_routes.remove
+        change(parse_prefix(prefix), route)
+
+    def _change_address(self, kind: str, item: ProviderAddress, step: int) -> None:
+        interface = ipaddress.ip_interface(f"{item.provider_address}/{item.prefix_length}")
+        on_link = Route(0, 0, b"")
+        self._change_provider_route(str(interface.network), on_link, step)
+        key = key_of(kind, item)
+        _put(self._addresses, (key[0], key[1]), item, step)
+
+    def _choose_addresses(self) -> None:
+        """Which PA each VSID uses: the lowest of each family that is preferred."""
+        usable = []
+        own = set()
+        for item in self._addresses.values():
+            packed = ipaddress.ip_address(item.provider_address).packed
+            own.add(packed)
+            if item.provider_address in self._preferred:
+                usable.append((item.virtual_subnet_id, packed))
+        self.own_pas = frozenset(own)
+        self.local_pas = frozenset(packed for _, packed in usable)
+        self.local_pa = {(vsid, len(packed)): packed for vsid, packed in sorted(usable, reverse=True)}
 
 
-def _records(policy: HostPolicy) -> dict[tuple[int, bytes], Record]:
-    records = {}
-    for record in policy.lookup_records:
-        address = ipaddress.ip_address(record.customer_address).packed
-        pa = ipaddress.ip_address(record.provider_address).packed
-        vsid = record.virtual_subnet_id
-        records[vsid, address] = Record(vsid, parse_mac(record.mac_address), pa, not record.vm_name)
-    return records
+def is_link_local(address: bytes) -> bool:
+    """Whether an address is link-local. As a PA it marks a default gateway, which is no machine."""
+    return address[:2] == b"\xa9\xfe" or (address[0] == 0xFE and address[1] & 0xC0 == 0x80)
 
 
-def _customer_routes(policy: HostPolicy) -> dict[str, tuple[Route, ...]]:
-    by_domain: dict[str, list[Route]] = {}
-    for route in policy.customer_routes:
-        by_domain.setdefault(route.routing_domain_id, []).append(
-            _route(route.destination_prefix, route.next_hop, route.metric, route.virtual_subnet_id)
-        )
-    return {rdid: _in_order(routes) for rdid, routes in by_domain.items()}
+def is_multicast(address: bytes) -> bool:
+    """Whether an address is a multicast one, IPv4 or IPv6."""
+    return address[0] == 0xFF if len(address) == 16 else address[0] >> 4 == 14
 
 
-def _provider_routes(policy: HostPolicy) -> tuple[Route, ...]:
-    routes = [
-        _route(route.destination_prefix, route.next_hop, route.metric) for route in policy.provider_routes
-    ]
-    for address in policy.provider_addresses:
-        prefix = ipaddress.ip_interface(f"{address.provider_address}/{address.prefix_length}").network
-        routes.append(_route(str(prefix), "0.0.0.0" if prefix.version == 4 else "::", 0))
-    return _in_order(routes)
+def _put(table: dict[K, V], key: K, value: V, step: int) -> None:
+    if step > 0:
+        table[key] = value
+    else:
+        del table[key]
 
 
-def _route(prefix: str, next_hop: str, metric: int, vsid: int = 0) -> Route:
-    network = ipaddress.ip_network(prefix)
-    hop = ipaddress.ip_address(next_hop)
-    return Route(
-        network.max_prefixlen // 8,
-        int(network.network_address),
-        int(network.netmask),
-        metric,
-        vsid,
-        None if hop.is_unspecified else hop.packed,
-    )
+def _count(table: dict[K, int], key: K, step: int) -> None:
+    number = table.get(key, 0) + step
+    if number:
+        table[key] = number
+    else:
+        del table[key]
 
 
-def _in_order(routes: list[Route]) -> tuple[Route, ...]:
-    """Best first; equal ones stay in the policy's order, which is the same on every host."""
-    return tuple(sorted(dict.fromkeys(routes), key=lambda route: (-route.mask, route.metric)))
+def _count_in(groups: dict[G, dict[K, int]], group: G, key: K, step: int) -> None:
+    _count(groups.setdefault(group, {}), key, step)
+    _drop_if_empty(groups, group)
 
 
-def _best(routes: tuple[Route, ...], address: bytes) -> Route | None:
-    value, size = int.from_bytes(address, "big"), len(address)
-    for route in routes:
-        if route.size == size and value & route.mask == route.network:
-            return route
-    return None
+def _drop_if_empty(groups: dict[G, dict[K, V]], group: G) -> None:
+    if not groups[group]:
+        del groups[group]

@@ -150,10 +150,10 @@ def test_a_drop_without_a_good_reason(cli: Cli) -> None:
     name = cli.up(TWO_HOSTS)["name"]
     lab = labs.Lab(cli, name)
     assert lab.boot() == []
-    tagged = "ff" * 6 + "02000000000a" + "81000001" + "0800" + "00" * 46
+    alien = "ff" * 6 + "02000000000a" + "88b5" + "00" * 46  # neither IP nor ARP
     send = (
         "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('eth0', 0));"
-        f"s.send(bytes.fromhex('{tagged}'))"
+        f"s.send(bytes.fromhex('{alien}'))"
     )
     cli.output(name, "blue1", sys.executable, "-c", send)
     (fault,) = lab.faults()

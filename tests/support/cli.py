@@ -104,10 +104,15 @@ class Cli:
             process.communicate(timeout=10)
 
 
+def counters(cli: Cli, name: str, kind: str) -> list[dict[str, Any]]:
+    """The counters of one kind, of all hosts."""
+    return [each for each in cli.json("counters", name)["counters"] if each["kind"] == kind]
+
+
 def drops(cli: Cli, name: str) -> dict[tuple[str, str, str], int]:
-    """Packets dropped so far, by host, port or NIC, and reason."""
-    found = {}
-    for host, counters in cli.json("counters", name).items():
-        for drop in counters["drops"]:
-            found[host, drop["object"], drop["reason"]] = drop["count"]
+    """Packets dropped so far, by host, port or NIC, and reason (of all stages and VSIDs)."""
+    found: dict[tuple[str, str, str], int] = {}
+    for each in counters(cli, name, "drop"):
+        key = each["host"], each["object"], each["fields"]["reason"]
+        found[key] = found.get(key, 0) + each["fields"]["packets"]
     return found

@@ -108,12 +108,15 @@ def encapsulated(
     source_mac: bytes = b"\2\0\0\0\x0f\x0f",
     flow_id: int = 0,
 ) -> bytes:
-    """An NVGRE frame as another host would send it."""
+    """An NVGRE frame as another host would send it, over the family of the PAs."""
     outer = bytearray(
         nvgre.template(destination_mac, source_mac, ip(source_pa), ip(destination_pa), vsid, flow_id)
     )
-    struct.pack_into("!H", outer, 16, 28 + len(inner))
-    struct.pack_into("!H", outer, 24, naive_checksum(bytes(outer[14:34])))
+    if ":" in source_pa:
+        struct.pack_into("!H", outer, 18, 8 + len(inner))
+    else:
+        struct.pack_into("!H", outer, 16, 28 + len(inner))
+        struct.pack_into("!H", outer, 24, naive_checksum(bytes(outer[14:34])))
     return bytes(outer) + inner
 
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from support.frames import ip, mac
-from testbed.host.worker import build_pipeline
+from testbed.host.worker import FILTERS, build_pipeline
 from testbed.switch.datapath import Datapath
 from testbed.switch.drops import Drop
+from testbed.switch.extensions.api import Extension
+from testbed.switch.extensions.stack import Stack
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Uplink
-from testbed.topology.plan import CustomerRoute, HostPolicy, LookupRecord, ProviderAddress
-from testbed.wnv.filter import WnvFilter
+from testbed.topology.plan import NOWHERE, CustomerRoute, HostPolicy, LookupRecord, ProviderAddress
+from testbed.topology.schema import WnvMode
 from testbed.wnv.tables import Tables
 
 BLUE, RED = "{11111111-1111-1111-1111-111111111111}", "{22222222-2222-2222-2222-222222222222}"
@@ -38,7 +40,7 @@ VMS = {
     "red1": (1, 6001, 5),
     "red2": (2, 6001, 6),
 }
-_PREFIX = {5001: ("10.0.0", "fd00:0:0:0"), 5002: ("10.0.1", "fd00:0:0:1"), 6001: ("10.0.0", "fd00:0:0:0")}
+_PREFIX = {5001: ("10.0.0", "fd00"), 5002: ("10.0.1", "fd00:0:0:1"), 6001: ("10.0.0", "fd00")}
 
 
 def mac_of(name: str) -> bytes:
@@ -58,9 +60,10 @@ def v6(name: str) -> str:
     return f"{_PREFIX[vsid][1]}::{last}"
 
 
-def pa(host: int, vsid: int) -> str:
+def pa(host: int, vsid: int, version: int = 4) -> str:
     """A host's PA for a virtual subnet."""
-    return f"192.168.{ {5001: 1, 5002: 2, 6001: 3}[vsid] }.{host}"
+    number = {5001: 1, 5002: 2, 6001: 3}[vsid]
+    return f"192.168.{number}.{host}" if version == 4 else f"2001:db8::{number}:{host}"
 
 
 def gateway_mac(vsid: int) -> bytes:
@@ -73,15 +76,15 @@ def nic_mac(host: int) -> bytes:
     return mac(f"02:00:00:00:00:{host:02x}")
 
 
-def records(host: int = 1) -> list[LookupRecord]:
-    """Records of all VMs, and of the gateways as host ``host`` has them."""
+def records(version: int = 4) -> list[LookupRecord]:
+    """Records of all VMs and gateways, with PAs of one family."""
     found = [
-        LookupRecord(address, vsid, mac_of(name).hex(":"), pa(where, vsid), name)
+        LookupRecord(address, vsid, mac_of(name).hex(":"), pa(where, vsid, version), name)
         for name, (where, vsid, _) in VMS.items()
         for address in (v4(name), v6(name))
     ]
     return found + [
-        LookupRecord(address, vsid, gateway_mac(vsid).hex(":"), pa(host, vsid))
+        LookupRecord(address, vsid, gateway_mac(vsid).hex(":"), NOWHERE[version])
         for vsid, prefixes in _PREFIX.items()
         for address in (f"{prefixes[0]}.1", f"{prefixes[1]}::1")
     ]
@@ -96,11 +99,12 @@ def routes() -> list[CustomerRoute]:
     ]
 
 
-def policy(host: int = 1, **changes: Any) -> HostPolicy:
-    """Host ``host``'s policy; ``changes`` replace fields of it."""
-    addresses = tuple(ProviderAddress(pa(host, vsid), 16, vsid) for vsid in _PREFIX)
+def policy(host: int = 1, version: int = 4, **changes: Any) -> HostPolicy:
+    """Host ``host``'s policy over a PA network of one family; ``changes`` replace fields of it."""
+    length = {4: 16, 6: 64}[version]
+    addresses = tuple(ProviderAddress(pa(host, vsid, version), length, vsid) for vsid in _PREFIX)
     fields: dict[str, Any] = {
-        "lookup_records": tuple(records(host)),
+        "lookup_records": tuple(records(version)),
         "customer_routes": tuple(routes()),
         "provider_addresses": addresses,
     }
@@ -120,7 +124,7 @@ class MemoryUplink(Uplink):
     """
 
     def __init__(self, name: str, mac: bytes) -> None:
-        self.name, self.mac = name, mac
+        self.name, self.mac, self.mtu, self.wnv_binding = name, mac, 1500, False
         self.socket, self.cable = _pair()
         self.receive_into = self.socket.recv_into
         self.send = self._take
@@ -155,7 +159,7 @@ class Seen:
 
     wire: list[tuple[bytes, bytes]]
     ports: dict[str, list[tuple[bytes, bytes]]]
-    drops: dict[tuple[str, Drop], int]
+    drops: dict[tuple[str, str], int]  # by port or NIC, and reason
 
     @property
     def frame(self) -> bytes:
@@ -170,16 +174,35 @@ class Seen:
 
 
 class MemorySwitch:
-    """Host ``host`` with its VMs' ports. ``cached`` False: every packet takes the full path."""
+    """Host ``host`` with its VMs' ports. ``cached`` False: every packet takes the full path.
 
-    def __init__(self, host: int = 1, *, cached: bool = True, plain_ports: Iterable[str] = ()) -> None:
+    mode: where the WNV filter is. version: the family of the PA network. bound: the filter below the
+    switch is bound to the NIC.
+    """
+
+    def __init__(
+        self,
+        host: int = 1,
+        *,
+        cached: bool = True,
+        plain_ports: Iterable[str] = (),
+        extensions: Sequence[Extension] = (),
+        mode: WnvMode = "in-switch",
+        flow_entropy: bool = True,
+        version: int = 4,
+        bound: bool = True,
+    ) -> None:
         self._cached = cached
         self.state = SwitchState()
         self.unresolved: list[bytes] = []
-        self.wnv = WnvFilter(self.state)
-        self.datapath = Datapath(self.state, build_pipeline(self.state, self.wnv), self.unresolved.append)
+        self.wnv = FILTERS[mode](self.state, flow_entropy=flow_entropy)
+        self.stack = Stack(extensions, self.state)
+        pipeline = build_pipeline(self.state, self.wnv, self.stack, mode)
+        self.datapath = Datapath(self.state, pipeline, self.unresolved.append)
+        self.datapath.inspects = bool(extensions)
         self._vms: dict[str, socket.socket] = {}
         self.nic = MemoryUplink("nic1", nic_mac(host))
+        self.nic.wnv_binding = bound
         self.state.uplinks["nic1"] = self.nic
         self.state.active_nic = "nic1"
         for name, (where, vsid, _) in VMS.items():
@@ -187,16 +210,18 @@ class MemorySwitch:
                 self.add_port(name, mac_of(name), vsid)
         for number, name in enumerate(plain_ports):
             self.add_port(name, mac(f"00:15:5d:aa:00:{number:02x}"), 0)
-        self.apply(policy(host))
+        self.apply(policy(host, version))
         for other in (1, 2, 3):
             for vsid in _PREFIX:
-                self.state.neighbors[ip(pa(other, vsid))] = nic_mac(other)
+                self.state.neighbors[ip(pa(other, vsid, version))] = nic_mac(other)
 
     def add_port(self, name: str, mac: bytes, vsid: int) -> None:
         """Plug a VM in."""
         inside, outside = _pair()
         self._vms[name] = outside
-        self.state.add_port(Port(name, mac, vsid, inside.detach()))
+        port = Port(name, mac, vsid, inside.detach())
+        self.state.add_port(port)
+        self.stack.attach_port(port)
 
     def unplug(self, name: str) -> None:
         """Close the VM's end of its port."""
@@ -245,15 +270,21 @@ class MemorySwitch:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _before(self) -> dict[tuple[str, Drop], int]:
+    def _before(self) -> dict[tuple[str, str], int]:
         if not self._cached:
             self.state.forget_flows()
-        return dict(self.datapath.drops)
+        return self._drops()
 
-    def _since(self, before: dict[tuple[str, Drop], int]) -> Seen:
+    def _drops(self) -> dict[tuple[str, str], int]:
+        found: dict[tuple[str, str], int] = {}
+        for (_, name, _, reason), count in self.datapath.drops.items():
+            found[name, reason] = found.get((name, reason), 0) + count
+        return found
+
+    def _since(self, before: dict[tuple[str, str], int]) -> Seen:
         drops = {
             key: count - before.get(key, 0)
-            for key, count in self.datapath.drops.items()
+            for key, count in self._drops().items()
             if count != before.get(key, 0)
         }
         arrived = {name: list(_drain(vm)) for name, vm in self._vms.items()}

@@ -7,14 +7,16 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.layers.l2 import GRE, Ether
+from scapy.packet import Packet, Raw
 
 from support.frames import encapsulated, ip
 from support.random_input import repeatable
 from testbed.packets import nvgre
 from testbed.packets.malformed import MalformedFrame
-from testbed.switch.actions import Encapsulate
+from testbed.switch.actions import Encapsulate, EncapsulateIPv6
 from testbed.switch.buffer import INNER, FrameBuffer
 
 # Hand-made and dissected by tshark 4.0.17 with good checksums: VSID 6000, FlowID 0xAB, PA
@@ -30,6 +32,7 @@ class _Wire:
     """An uplink as far as Encapsulate needs one."""
 
     name = "nic1"
+    mtu = 1500
     tx_packets = tx_bytes = 0
     sent = b""
 
@@ -42,7 +45,8 @@ def _encapsulate(outer: bytes, inner: bytes) -> bytes:
     buffer, wire = FrameBuffer(), _Wire()
     end = INNER + len(inner)
     buffer.data[INNER:end] = inner
-    Encapsulate(buffer, outer, inner[:12], wire, {})(end)  # type: ignore[arg-type]
+    kind = Encapsulate if outer[12:14] == b"\x08\x00" else EncapsulateIPv6
+    kind(buffer, outer, inner[:12], wire, {}, 6000, print)(end)  # type: ignore[arg-type]
     return wire.sent[10:]
 
 
@@ -156,6 +160,114 @@ def test_a_changed_byte(position: int, flip: int) -> None:
     try:
         nvgre.parse(frame)
     except MalformedFrame:
-        assert 14 <= position < 38
+        assert 12 <= position < 38
     else:
-        assert not 14 <= position < 38
+        assert not 12 <= position < 38
+
+
+# ---- over IPv6 ----------------------------------------------------------------------------
+
+# The worked frame's inner packet; the outer headers by scapy.
+_IPV6 = IPv6(src="2001:db8::101", dst="2001:db8::102", nh=47, hlim=64)
+_GRE = GRE(key_present=1, proto=0x6558, key=6000 << 8 | 0xAB)
+WORKED_IPV6 = bytes(Ether(WORKED[:12] + b"\x86\xdd") / _IPV6 / _GRE / Raw(WORKED[42:]))
+TEMPLATE_IPV6 = nvgre.template(WORKED[:6], WORKED[6:12], ip("2001:db8::101"), ip("2001:db8::102"), 6000, 0xAB)
+
+
+def test_the_worked_frame_over_ipv6() -> None:
+    assert len(WORKED_IPV6) == 62 + 46
+    assert _encapsulate(TEMPLATE_IPV6, WORKED[42:]) == WORKED_IPV6
+
+
+@pytest.mark.parametrize("frame", [WORKED_IPV6, WORKED_IPV6 + bytes(7)])
+def test_the_worked_frame_over_ipv6_is_parsed(frame: bytes) -> None:
+    assert nvgre.parse(memoryview(frame)) == nvgre.Outer(
+        WORKED[:6], WORKED[6:12], ip("2001:db8::101"), ip("2001:db8::102"), 6000, 0xAB, 108, 62
+    )
+    assert nvgre.carries_gre(frame)
+
+
+@pytest.mark.parametrize("payload", [0, 1, 59, 1400])
+@pytest.mark.parametrize(("flow_id", "vsid"), [(0, 1), (255, 0xFFFFFF)])
+def test_scapy_reads_what_is_sent_over_ipv6(payload: int, flow_id: int, vsid: int) -> None:
+    outer = nvgre.template(WORKED[:6], WORKED[6:12], ip("fd00::1"), ip("fd00::2"), vsid, flow_id)
+    sent = Ether(_encapsulate(outer, WORKED[42:] + bytes(payload)))
+    assert (sent[IPv6].plen, sent[IPv6].hlim, sent[IPv6].fl, sent[IPv6].tc) == (54 + payload, 64, 0, 0)
+    assert (sent[GRE].key, sent[GRE].proto) == (vsid << 8 | flow_id, 0x6558)
+    assert bytes(sent[GRE].payload) == WORKED[42:] + bytes(payload)
+
+
+def _behind(*headers: Packet) -> bytes:
+    """The worked frame with IPv6 extension headers."""
+    packet = IPv6(src="2001:db8::101", dst="2001:db8::102", hlim=64)
+    for header in headers:
+        packet /= header
+    packet.lastlayer().nh = 47
+    return bytes(Ether(WORKED[:12] + b"\x86\xdd") / packet / _GRE / Raw(WORKED[42:]))
+
+
+def _ipv6_with(position: int, value: bytes) -> bytes:
+    return WORKED_IPV6[:position] + value + WORKED_IPV6[position + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("frame", "why"),
+    [
+        (_ipv6_with(14, b"\x45"), "another version"),
+        (_ipv6_with(18, b"\x00\x15"), "length lies"),
+        (_ipv6_with(18, b"\x00\x37"), "length lies"),
+        (_ipv6_with(20, b"\x11"), "not NVGRE"),
+        (_ipv6_with(54, b"\xa0"), "not NVGRE"),
+        (_ipv6_with(55, b"\x01"), "not NVGRE"),
+        (_ipv6_with(56, b"\x08\x00"), "not NVGRE"),
+        (_behind(IPv6ExtHdrHopByHop()), "extension header"),
+        (_behind(IPv6ExtHdrDestOpt()), "extension header"),
+        (_behind(IPv6ExtHdrFragment()), "fragment"),
+        (_behind(IPv6ExtHdrFragment(m=1)), "fragment"),
+        (_behind(IPv6ExtHdrHopByHop(), IPv6ExtHdrFragment(offset=9)), "fragment"),
+        (WORKED_IPV6[:75], "truncated"),
+    ],
+)
+def test_what_is_not_nvgre_over_ipv6(frame: bytes, why: str) -> None:
+    with pytest.raises(MalformedFrame, match=why):
+        nvgre.parse(frame)
+
+
+def test_gre_is_found_behind_extension_headers() -> None:
+    """What parse refuses by name must be told from what is no GRE at all."""
+    for headers in ([IPv6ExtHdrHopByHop()], [IPv6ExtHdrFragment(m=1)], [IPv6ExtHdrHopByHop()] * 3):
+        frame = _behind(*headers)
+        assert nvgre.carries_gre(frame)
+        assert not nvgre.carries_gre(frame[:60])  # the extension headers cut short
+    other = bytes(Ether() / IPv6(dst="2001:db8::102") / IPv6ExtHdrHopByHop() / UDP())
+    assert not nvgre.carries_gre(other)
+    assert not nvgre.carries_gre(WORKED[:33])
+    assert nvgre.carries_gre(WORKED)
+
+
+@repeatable
+@given(st.binary(max_size=160), st.integers(0, 108))
+def test_arbitrary_bytes_over_ipv6(tail: bytes, kept: int) -> None:
+    frame = WORKED_IPV6[:kept] + tail
+    if len(frame) >= 14:
+        nvgre.carries_gre(frame)
+    try:
+        outer = nvgre.parse(frame)
+    except MalformedFrame:
+        return
+    assert outer.header + 14 <= outer.length <= len(frame)
+
+
+@repeatable
+@given(st.integers(0, 107), st.integers(1, 255))
+def test_a_changed_byte_over_ipv6(position: int, flip: int) -> None:
+    frame = bytearray(WORKED_IPV6)
+    frame[position] ^= flip
+    version, protected = position == 14 and flip >> 4, {12, 13, 18, 19, 20, 54, 55, 56, 57}
+    try:
+        nvgre.parse(frame)
+    except MalformedFrame:
+        assert version or position in protected
+    else:
+        assert not version
+        assert position not in protected - {18, 19}  # a shorter length may still hold the headers

@@ -96,7 +96,7 @@ CASES: dict[str, tuple[Edit, dict[str, object]]] = {
     ),
     "VM added to a new tenant of the host": (
         lambda value: value["vms"].append({"name": "x", "host": "host1", "vnics": [{"vsid": 6001}]}),
-        {"vms": Changes(added=("x",)), "policy": ("host1",)},
+        {"vms": Changes(added=("x",)), "policy": ("host1", "host3")},
     ),
     "VM moved": (
         set_in("vms", 1, "host", to="host3"),

@@ -9,7 +9,16 @@ import pytest
 
 from testbed.topology import plan_from_file
 from testbed.topology.naming import InterfaceNames, assign_macs, vm_mtu
-from testbed.topology.plan import CustomerRoute, LookupRecord, Plan, ProviderAddress, decode, encode
+from testbed.topology.plan import (
+    NOWHERE,
+    CustomerRoute,
+    ExtensionPlan,
+    LookupRecord,
+    Plan,
+    ProviderAddress,
+    decode,
+    encode,
+)
 from testbed.topology.planner import build
 from testbed.topology.schema import Topology
 
@@ -73,12 +82,12 @@ def test_policy_of_a_host():
     rdid = result.networks[0].rdid
     assert policy.provider_addresses == (ProviderAddress("192.0.2.1", 24, 5001),)
     assert policy.lookup_records == (
-        LookupRecord("10.0.0.1", 5001, mac["5001"], "192.0.2.1"),
+        LookupRecord("10.0.0.1", 5001, mac["5001"], NOWHERE[4]),
         LookupRecord("10.0.0.5", 5001, mac["vm1:eth0"], "192.0.2.1", "vm1"),
         LookupRecord("10.0.0.6", 5001, mac["vm2:eth0"], "192.0.2.2", "vm2"),
-        LookupRecord("fd00::1", 5001, mac["5001"], "192.0.2.1"),
+        LookupRecord("fd00::1", 5001, mac["5001"], NOWHERE[4]),
         LookupRecord("10.0.1.5", 5002, mac["last:eth0"], "192.0.2.3", "last"),
-        LookupRecord("10.0.1.254", 5002, mac["5002"], "192.0.2.1"),
+        LookupRecord("10.0.1.254", 5002, mac["5002"], NOWHERE[4]),
     )
     assert policy.customer_routes == (
         CustomerRoute(rdid, 5001, "10.0.0.0/24", "0.0.0.0", 255),
@@ -102,13 +111,64 @@ def test_a_host_knows_nothing_of_routing_domains_it_has_no_vm_of():
     assert pas(result)["host1", 6001] != pas(result)["host1", 5001]
 
 
-def test_a_gateway_has_a_pa_of_the_host_itself():
-    result = plan(topology())
-    for host in result.hosts:
-        own = {pa.provider_address for pa in host.policy.provider_addresses}
-        gateways = [record for record in host.policy.lookup_records if not record.vm_name]
-        assert len(gateways) == 3
-        assert {record.provider_address for record in gateways} == own
+def test_a_gateway_is_no_machine():
+    for pool, nowhere in (("192.0.2.0/24", "169.254.254.254"), ("fd00:a::/64", "fe80::254")):
+        result = plan(topology(fabric={"switches": ["tor1"], "pa_pool": pool}))
+        for host in result.hosts:
+            gateways = [record for record in host.policy.lookup_records if not record.vm_name]
+            assert len(gateways) == 3
+            assert {record.provider_address for record in gateways} == {nowhere}
+
+
+def test_a_vm_without_addresses_learns_them():
+    value = topology()
+    value["vms"][0]["vnics"][0]["addresses"] = []
+    result = plan(value)
+    learning = [record for record in result.hosts[2].policy.lookup_records if record.type == "L2Only"]
+    assert [(r.customer_address, r.virtual_subnet_id, r.vm_name) for r in learning] == [
+        ("0.0.0.0", 5001, "vm1"),
+        ("::", 5001, "vm1"),
+    ]
+    assert {r.mac_address for r in learning} == {result.vm("vm1").vnics[0].mac}
+    assert {r.provider_address for r in learning} == {pas(result)["host1", 5001]}
+
+
+def test_the_way_out_of_a_network():
+    value = topology()
+    value["vms"][-1]["vnics"][0]["gateway"] = True
+    result = plan(value)
+    policy = result.hosts[0].policy
+    wildcards = [record for record in policy.lookup_records if record.type == "GatewayWildcard"]
+    assert [(r.customer_address, r.virtual_subnet_id, r.vm_name) for r in wildcards] == [
+        ("0.0.0.0", 5002, "last")
+    ]
+    (rdid,) = {route.routing_domain_id for route in policy.customer_routes}
+    assert CustomerRoute(rdid, 5002, "0.0.0.0/0", "10.0.1.5") in policy.customer_routes
+    assert result.vm("last").vnics[0].gateways == ()
+    assert result.vm("vm1").vnics[0].gateways == ("10.0.0.1", "fd00::1")
+
+
+def test_multicast_of_a_subnet_goes_to_its_group():
+    value = topology()
+    value["networks"][0]["subnets"][0]["multicast"] = "239.000.0.1".replace("000", "0")
+    records = plan(value).hosts[2].policy.lookup_records
+    groups = [(r.customer_address, r.mac_address) for r in records if r.provider_address == "239.0.0.1"]
+    assert groups == [("255.255.255.255", "ff:ff:ff:ff:ff:ff"), ("ff02::1", "33:33:00:00:00:01")]
+
+
+def test_what_a_host_is_told_beside_its_policy():
+    value = topology()
+    value["hosts"][0] |= {
+        "wnv": "below-switch",
+        "flow_entropy": False,
+        "extensions": ["capture", {"name": "acl", "settings": {"rules": []}}],
+        "nics": [{"name": "nic1", "wnv_binding": True}],
+    }
+    first, second, _ = plan(value).hosts
+    assert (first.wnv, first.flow_entropy, first.nics[0].wnv_binding) == ("below-switch", False, True)
+    assert first.extensions == (ExtensionPlan("capture"), ExtensionPlan("acl", {"rules": []}))
+    assert (second.wnv, second.flow_entropy, second.nics[0].wnv_binding) == ("in-switch", True, False)
+    assert second.extensions == ()
 
 
 def test_a_host_without_virtualised_vms_has_no_policy():
@@ -134,18 +194,30 @@ def test_adapters_of_a_vm():
 
 
 @pytest.mark.parametrize(
-    ("pa_mtu", "vsid", "expected"),
+    ("pa_mtu", "pa_version", "vsid", "expected"),
     [
-        (1500, 5001, 1458),
-        (1500, 0, 1500),
-        (9000, 5001, 1500),
-        (9000, 0, 9000),
-        (1510, 5001, 1468),
-        (1400, 5001, 1358),
+        (1500, 4, 5001, 1458),
+        (1500, 6, 5001, 1438),
+        (1500, 4, 0, 1500),
+        (9000, 4, 5001, 1500),
+        (9000, 6, 0, 9000),
+        (1510, 4, 5001, 1468),
+        (1400, 6, 5001, 1338),
     ],
 )
-def test_mtu(pa_mtu, vsid, expected):
-    assert vm_mtu(pa_mtu, vsid) == expected
+def test_mtu(pa_mtu, pa_version, vsid, expected):
+    assert vm_mtu(pa_mtu, pa_version, vsid) == expected
+
+
+def test_mtu_of_a_legacy_adapter_is_not_reduced():
+    assert vm_mtu(1500, 4, 5001, legacy=True) == 1500
+    value = topology()
+    value["vms"][0]["vnics"][0]["legacy"] = True
+    result = plan(value)
+    assert [result.vm(name).vnics[0].mtu for name in ("vm1", "vm2")] == [1500, 1458]
+    assert (
+        plan(topology(fabric={"switches": ["tor1"], "pa_pool": "fd00:a::/64"})).vm("vm1").vnics[0].mtu == 1438
+    )
 
 
 def test_mtu_of_nics():

@@ -149,8 +149,6 @@ def test_what_the_filter_refuses_from_a_vm(switch: MemorySwitch) -> None:
     }
     for reason, sent in cases.items():
         assert switch.from_vm("blue1", sent).dropped(reason), reason
-    tagged = frame("10.0.0.6")[:12] + b"\x81\0\0\5" + frame("10.0.0.6")[12:]
-    assert switch.from_vm("blue1", tagged).dropped(Drop.NOT_IP)
 
 
 def test_without_a_preferred_address_nothing_leaves_but_neighbors_here_are_reached(
@@ -210,7 +208,99 @@ def test_off_net_traffic_goes_to_the_next_hop_of_the_default_route(switch: Memor
     assert seen.frame[42:] == mac("00:15:5d:00:0f:01") + gateway_mac(5002) + frame[12:]
 
 
+def _default(metric: int, next_hop: str) -> CustomerRoute:
+    return CustomerRoute(BLUE, 5002, "0.0.0.0/0", next_hop, metric)
+
+
+def test_the_lowest_metric_wins_among_usable_routes(switch: MemorySwitch) -> None:
+    """A route whose next hop has no record, or is a default gateway's address, is not usable."""
+    several = (
+        _default(1, "10.0.1.99"),
+        _default(2, "10.0.1.1"),
+        _default(3, v4("web2")),
+        _default(4, "10.0.1.7"),
+    )
+    switch.apply(policy(customer_routes=(*routes(), *several)))
+    frame = _v4("blue1", "198.51.100.7", gateway_mac(5001))
+    assert switch.from_vm("blue1", frame).frame[42:48] == mac_of("web2")
+    switch.apply(policy(customer_routes=(*routes(), *several[:2])))
+    assert switch.from_vm("blue1", frame).dropped(Drop.NO_LOOKUP_RECORD)
+
+
+def test_a_wildcards_address_is_a_known_sender(switch: MemorySwitch) -> None:
+    """What comes from behind the gateway VM has its host's PA."""
+    wildcard = LookupRecord("0.0.0.0", 5002, "00:15:5d:00:0f:01", pa(3, 5002), type="GatewayWildcard")
+    inner = ethernet(
+        mac_of("web1"), mac("00:15:5d:00:0f:01"), 0x0800, ipv4("9.9.9.9", v4("web1"), UDP, PAYLOAD)
+    )
+    arriving = encapsulated(inner, 5002, pa(3, 5002), pa(1, 5002), nic_mac(1))
+    assert switch.from_wire(arriving).dropped(Drop.POLICY_MISMATCH)
+    switch.apply(policy(lookup_records=(*records(), wildcard)))
+    assert switch.from_wire(arriving).ports == {"web1": [(bytes(10), inner)]}
+
+
+def test_the_ttl_stays_as_it_is(switch: MemorySwitch) -> None:
+    for target in ("blue2", "web2"):
+        frame = _v4("blue1", v4(target), gateway_mac(5001))
+        assert switch.from_vm("blue1", frame).frame[42 + 22] == frame[22]
+
+
+# ---- address families ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@FAMILIES
+def test_any_ca_family_over_any_pa_family(make, address, version: int) -> None:
+    """There and back, and the other subnet, by unicast and by group."""
+    with MemorySwitch(version=version) as switch:
+        frame = make("blue1", address("blue2"), mac_of("blue2"))
+        sent = switch.from_vm("blue1", frame).frame
+        outer = nvgre.parse(sent)
+        assert outer.header == {4: 42, 6: 62}[version]
+        assert (outer.source_pa, outer.destination_pa) == (ip(pa(1, 5001, version)), ip(pa(2, 5001, version)))
+        assert sent[outer.header :] == frame
+        with MemorySwitch(2, version=version) as other:
+            sent = nic_mac(2) + sent[6:]
+            assert other.from_wire(sent).ports == {"blue2": [(bytes(10), frame)]}
+        routed = nvgre.parse(switch.from_vm("blue1", make("blue1", address("web2"), gateway_mac(5001))).frame)
+        assert (routed.vsid, routed.destination_pa) == (5002, ip(pa(2, 5002, version)))
+        seen = switch.from_vm("blue1", make("blue1", address("blue2"), BROADCAST))
+        assert [nvgre.parse(each).destination_pa for _, each in seen.wire] == [
+            ip(pa(host, 5001, version)) for host in (2, 3)
+        ]
+
+
+def test_without_an_address_of_the_records_family_nothing_leaves(switch: MemorySwitch) -> None:
+    switch.apply(policy(lookup_records=tuple(records(6))))
+    seen = switch.from_vm("blue1", _v4("blue1", v4("blue2"), mac_of("blue2")))
+    assert seen.dropped(Drop.NO_PROVIDER_ADDRESS)
+
+
+def test_both_families_side_by_side(switch: MemorySwitch) -> None:
+    """Blue3 is behind an IPv6 PA, blue2 behind an IPv4 one."""
+    mixed = tuple(
+        msgspec.structs.replace(each, provider_address=pa(3, 5001, 6)) if each.vm_name == "blue3" else each
+        for each in records()
+    )
+    addresses = policy().provider_addresses + policy(1, 6).provider_addresses
+    switch.apply(policy(lookup_records=mixed, provider_addresses=addresses))
+    switch.state.neighbors[ip(pa(3, 5001, 6))] = nic_mac(3)
+    seen = switch.from_vm("blue1", _v4("blue1", "255.255.255.255", BROADCAST))
+    assert {nvgre.parse(each)[2:4] for _, each in seen.wire} == {
+        (ip(pa(1, 5001)), ip(pa(2, 5001))),
+        (ip(pa(1, 5001, 6)), ip(pa(3, 5001, 6))),
+    }
+
+
 # ---- FlowID -------------------------------------------------------------------------------
+
+
+def test_flow_id_is_zero_without_entropy() -> None:
+    with MemorySwitch(flow_entropy=False) as switch:
+        frames = [
+            _v4("blue1", v4("blue2"), mac_of("blue2"), UDP, ports(port, 80) + bytes(20)) for port in range(20)
+        ]
+        assert set(_flow_ids(switch, frames)) == {0}
 
 
 def _flow_ids(switch: MemorySwitch, frames: list[bytes]) -> list[int]:
@@ -242,60 +332,6 @@ def test_flow_id_of_fragments_and_of_icmp_does_not_look_for_ports(switch: Memory
     assert len(set(_flow_ids(switch, fragments))) == 1
     pings = [frame(0, b"\x08\0" + bytes([sequence]) * 10, ICMP) for sequence in range(9)]
     assert len(set(_flow_ids(switch, pings))) == 1
-
-
-# ---- from the wire ------------------------------------------------------------------------
-
-INNER = _v4("blue2", v4("blue1"), mac_of("blue1"))
-
-
-def _arriving(
-    inner: bytes = INNER, vsid: int = 5001, source: str = "", to: str = "", nic: bytes = b""
-) -> bytes:
-    return encapsulated(inner, vsid, source or pa(2, 5001), to or pa(1, 5001), nic or nic_mac(1), flow_id=9)
-
-
-@pytest.mark.parametrize("padding", [0, 4])
-def test_decapsulated_without_ethernet_padding(switch: MemorySwitch, padding: int) -> None:
-    assert switch.from_wire(_arriving() + bytes(padding)).ports == {"blue1": [(bytes(10), INNER)]}
-
-
-@pytest.mark.parametrize(
-    ("frame", "reason"),
-    [
-        (_arriving(source="192.168.1.77"), Drop.POLICY_MISMATCH),
-        (_arriving(source=pa(2, 6001)), Drop.POLICY_MISMATCH),  # red's host address, blue's VSID
-        (_arriving(vsid=7777), Drop.POLICY_MISMATCH),
-        (_arriving(vsid=6001), Drop.POLICY_MISMATCH),
-        (_arriving(vsid=5002), Drop.NO_PORT),  # blue1's MAC is not in that subnet
-        (_arriving(to="192.168.1.99"), Drop.PA_NOT_LOCAL),
-        (_arriving(nic=nic_mac(3)), Drop.NOT_FOR_US),
-        (_arriving(INNER[:12] + b"\x81\0\0\5" + INNER[12:]), Drop.INNER_TAGGED),
-        (_arriving(INNER[:12] + b"\x88\xa8\0\5" + INNER[12:]), Drop.INNER_TAGGED),
-        (_arriving(mac("00:15:5d:99:99:99") + INNER[6:]), Drop.NO_PORT),
-        (_arriving()[:50], Drop.MALFORMED),
-        (
-            ethernet(nic_mac(1), nic_mac(2), 0x0800, ipv4(pa(2, 5001), pa(1, 5001), UDP, PAYLOAD)),
-            Drop.NOT_NVGRE,
-        ),
-        (ethernet(BROADCAST, nic_mac(2), 0x0806, bytes(46)), Drop.NEIGHBOR_CONSUMED),
-        (ethernet(nic_mac(1), nic_mac(2), 0x0806, bytes(46)), Drop.NEIGHBOR_CONSUMED),
-    ],
-)
-def test_what_the_wire_brings_in_vain(switch: MemorySwitch, frame: bytes, reason: Drop) -> None:
-    for _ in range(2):  # the second may come from the flow cache
-        assert switch.from_wire(frame).dropped(reason)
-
-
-def test_an_inner_broadcast_reaches_all_ports_of_the_subnet(switch: MemorySwitch) -> None:
-    inner = _v4("blue2", "255.255.255.255", BROADCAST)
-    seen = switch.from_wire(_arriving(inner))
-    assert seen.ports == {"blue1": [(bytes(10), inner)], "blue4": [(bytes(10), inner)]}
-
-
-def test_a_tentative_address_takes_nothing(switch: MemorySwitch) -> None:
-    switch.apply(policy(), preferred=[])
-    assert switch.from_wire(_arriving()).dropped(Drop.PA_NOT_LOCAL)
 
 
 # ---- VSID 0 -------------------------------------------------------------------------------

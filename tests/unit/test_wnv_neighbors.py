@@ -90,7 +90,7 @@ def test_unicast_arp_is_forwarded(switch: MemorySwitch, operation: int) -> None:
     remote = arp(operation, own, (mac_of("blue2"), v4("blue2")), mac_of("blue2"))
     seen = switch.from_vm("blue1", remote)
     assert not seen.ports
-    assert seen.frame[nvgre.OUTER :] == remote
+    assert seen.frame[nvgre.OUTER_IPV4 :] == remote
 
 
 def test_unicast_to_the_gateway_is_answered_here(switch: MemorySwitch) -> None:
@@ -100,6 +100,19 @@ def test_unicast_to_the_gateway_is_answered_here(switch: MemorySwitch) -> None:
     own = (mac_of("blue1"), v4("blue1"))
     reply = arp(2, own, (gateway_mac(5001), "10.0.0.1"), gateway_mac(5001))
     assert switch.from_vm("blue1", reply).dropped(Drop.NEIGHBOR_CONSUMED)
+
+
+@pytest.mark.parametrize("target", [v4("web1"), v4("web2"), "10.0.0.99"])
+def test_unicast_arp_does_not_leave_its_subnet(switch: MemorySwitch, target: str) -> None:
+    for to in (gateway_mac(5001), mac_of("web2")):
+        assert switch.from_vm("blue1", _request(target, to=to)).dropped(Drop.NO_LOOKUP_RECORD)
+
+
+def test_an_announcement_of_another_ones_address_is_answered_by_its_owner(switch: MemorySwitch) -> None:
+    own = (mac_of("blue1"), v4("blue2"))
+    seen = switch.from_vm("blue1", arp(1, own, own, BROADCAST))
+    assert arp_codec.parse(seen.frame).sender_mac == mac_of("blue2")
+    assert seen.ports.keys() == {"blue1"}
 
 
 # ---- Neighbor Discovery -------------------------------------------------------------------
@@ -150,12 +163,26 @@ def test_without_a_record_nobody_is_solicited(switch: MemorySwitch) -> None:
 
 def test_a_unicast_solicitation_and_its_answer_are_forwarded(switch: MemorySwitch) -> None:
     asked = solicitation(v6("blue2"), v6("blue1"), mac_of("blue1"), mac_of("blue2"))
-    assert switch.from_vm("blue1", asked).frame[nvgre.OUTER :] == asked
+    assert switch.from_vm("blue1", asked).frame[nvgre.OUTER_IPV4 :] == asked
     asked = solicitation(v6("blue4"), v6("blue1"), mac_of("blue1"), mac_of("blue4"))
     assert switch.from_vm("blue1", asked).frame == asked
     answer = b"\x88\0\0\0\x60\0\0\0" + ip(v6("blue4")) + b"\2\1" + mac_of("blue4")
     frame = icmpv6(v6("blue4"), v6("blue1"), answer, mac_of("blue1"), mac_of("blue4"))
     assert switch.from_vm("blue4", frame).ports == {"blue1": [(bytes(10), frame)]}
+
+
+@pytest.mark.parametrize("kind", [135, 136])
+@pytest.mark.parametrize("target", [v6("web1"), v6("web2"), "fd00::99"])
+def test_unicast_nd_does_not_leave_its_subnet(switch: MemorySwitch, target: str, kind: int) -> None:
+    body = bytes([kind, 0, 0, 0, 0x60, 0, 0, 0]) + ip(target if kind == 135 else v6("blue1"))
+    frame = icmpv6(v6("blue1"), target, body, gateway_mac(5001), mac_of("blue1"))
+    assert switch.from_vm("blue1", frame).dropped(Drop.NO_LOOKUP_RECORD)
+
+
+def test_an_advertisement_for_the_gateway_ends_here(switch: MemorySwitch) -> None:
+    body = b"\x88\0\0\0\x60\0\0\0" + ip(v6("blue1")) + b"\2\1" + mac_of("blue1")
+    frame = icmpv6(v6("blue1"), "fd00::1", body, gateway_mac(5001), mac_of("blue1"))
+    assert switch.from_vm("blue1", frame).dropped(Drop.NEIGHBOR_CONSUMED)
 
 
 def test_a_unicast_solicitation_of_the_gateway_is_answered_here(switch: MemorySwitch) -> None:

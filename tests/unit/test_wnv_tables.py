@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from support.frames import ip
 from support.random_input import repeatable
 from support.switch import BLUE, RED, gateway_mac, pa, policy, routes, tables
-from testbed.topology.plan import CustomerRoute, ProviderRoute
+from testbed.topology.plan import CustomerRoute, ProviderAddress, ProviderRoute
 
 
 def _hop(vsid: int, address: str, *more: CustomerRoute) -> tuple[int, bytes | None] | None:
-    route = tables(policy(customer_routes=(*routes(), *more))).customer_route(vsid, ip(address))
-    return None if route is None else (route.vsid, route.next_hop)
+    found = tables(policy(customer_routes=(*routes(), *more))).customer_routes(vsid, ip(address))
+    return (found[0].vsid, found[0].next_hop or None) if found else None
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,9 @@ def test_the_lowest_metric_wins_among_equal_prefixes(order: int) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_equal_routes_are_tried_in_the_policys_order(order: int) -> None:
-    several = [CustomerRoute(BLUE, 5002, "10.9.0.0/16", f"10.0.1.{last}", 7) for last in range(2, 30)][
-        ::order
-    ]
-    assert _hop(5001, "10.9.9.9", *several) == (5002, ip(several[0].next_hop))
+def test_equal_routes_are_tried_in_the_same_order_whenever_they_came(order: int) -> None:
+    several = [CustomerRoute(BLUE, 5002, "10.9.0.0/16", f"10.0.1.{last}", 7) for last in range(2, 30)]
+    assert _hop(5001, "10.9.9.9", *several[::order]) == (5002, ip("10.0.1.2"))
 
 
 @repeatable
@@ -71,17 +69,16 @@ def test_look_up_is_the_definition(address: int, prefixes: list[tuple[int, int]]
     masks = [(value, 0xFFFFFFFF << 32 - length & 0xFFFFFFFF, length) for value, length in prefixes]
     made = tuple(
         CustomerRoute(
-            RED, 6001, f"{'.'.join(map(str, (value & mask).to_bytes(4, 'big')))}/{length}", "10.0.0.9"
+            RED, 6001, f"{'.'.join(map(str, (value & mask).to_bytes(4, 'big')))}/{length}", "10.0.0.9", metric
         )
-        for value, mask, length in masks
+        for metric, (value, mask, length) in enumerate(masks)
     )
-    found = tables(policy(customer_routes=made)).customer_route(6001, address.to_bytes(4, "big"))
-    fitting = [length for value, mask, length in masks if not (address ^ value) & mask]
-    if not fitting:
-        assert found is None
-    else:
-        assert found is not None
-        assert found.mask.bit_count() == max(fitting)
+    found = tables(policy(customer_routes=made)).customer_routes(6001, address.to_bytes(4, "big"))
+    fitting = [
+        (length, metric) for metric, (value, mask, length) in enumerate(masks) if not (address ^ value) & mask
+    ]
+    longest = max((length for length, _ in fitting), default=None)
+    assert [route.metric for route in found] == [metric for length, metric in fitting if length == longest]
 
 
 def test_provider_routes() -> None:
@@ -99,19 +96,28 @@ def test_provider_routes() -> None:
 
 def test_an_address_is_used_once_it_is_preferred_but_is_local_from_the_start() -> None:
     before = tables(policy(), preferred=[pa(1, 5001)])
-    assert before.local_pa == {5001: ip(pa(1, 5001))}
+    assert before.local_pa == {(5001, 4): ip(pa(1, 5001))}
     assert before.local_pas == {ip(pa(1, 5001))}
     assert before.own_pas == {ip(pa(1, vsid)) for vsid in (5001, 5002, 6001)}
-    assert before.remote_pas[5002] == (ip(pa(2, 5002)),)
+    assert before.remote_pas(5002) == (ip(pa(2, 5002)),)
+    before.set_preferred(frozenset([pa(1, 5002)]))
+    assert before.local_pa == {(5002, 4): ip(pa(1, 5002))}
+
+
+def test_of_several_addresses_the_lowest_preferred_one_is_used() -> None:
+    several = [ProviderAddress(f"192.168.1.{last}", 16, 5001) for last in (9, 7, 8)]
+    found = tables(policy(provider_addresses=tuple(several)))
+    assert found.local_pa == {(5001, 4): ip("192.168.1.7")}
+    found.set_preferred(frozenset(["192.168.1.9", "192.168.1.8"]))
+    assert found.local_pa == {(5001, 4): ip("192.168.1.8")}
 
 
 def test_remote_hosts_of_a_virtual_subnet() -> None:
     found = tables(policy())
-    assert found.remote_pas == {
-        5001: (ip(pa(2, 5001)), ip(pa(3, 5001))),
-        5002: (ip(pa(2, 5002)),),
-        6001: (ip(pa(2, 6001)),),
-    }
+    assert found.remote_pas(5001) == (ip(pa(2, 5001)), ip(pa(3, 5001)))
+    assert found.remote_pas(5002) == (ip(pa(2, 5002)),)
+    assert found.remote_pas(6001) == (ip(pa(2, 6001)),)
+    assert found.remote_pas(7001) == ()
 
 
 def test_senders_are_known_by_routing_domain() -> None:
@@ -121,10 +127,17 @@ def test_senders_are_known_by_routing_domain() -> None:
     assert not found.knows_sender(6001, ip(pa(2, 5001)))
     assert not found.knows_sender(7001, ip(pa(2, 5001)))
     assert not found.knows_sender(5001, ip("192.168.1.99"))
+    assert not found.knows_sender(5001, ip("169.254.254.254"))  # a gateway's is no machine
+    assert not tables(policy(customer_routes=())).knows_sender(5001, ip(pa(2, 5001)))
 
 
 def test_gateways() -> None:
     found = tables(policy())
-    assert found.gateway_macs == {vsid: gateway_mac(vsid) for vsid in (5001, 5002, 6001)}
+    for vsid, address in ((5001, "10.0.0.1"), (5002, "10.0.1.1"), (6001, "10.0.0.1")):
+        assert found.gateway(vsid, 4) == ip(address)
+        assert found.gateway_mac(vsid, 4) == gateway_mac(vsid)
+    assert found.gateway(5001, 16) == ip("fd00::1")
+    assert found.gateway(7001, 4) is None
+    assert found.gateway_mac(7001, 4) is None
     assert found.records[5001, ip("10.0.0.1")].gateway
     assert not found.records[5001, ip("10.0.0.5")].gateway

@@ -1,0 +1,143 @@
+"""What is seen where: packet sockets of our own at cables and VM adapters, drop counters, events.
+
+Nothing waits for "long enough". That something does *not* appear is known once a later packet on the
+same way has come through: ports, cables and adapters are first in, first out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from testbed.conformance.outcome import Failed
+from testbed.namespaces import in_netns
+
+SECONDS = 5.0  # deadline for what must appear
+RESEND_SECONDS = 0.3
+_ETH_P_ALL = 3
+_PACKET_OUTGOING = 4
+_SO_RCVBUFFORCE = 33
+_RECEIVE_BYTES = 16 << 20
+_LARGEST = 1 << 17
+
+
+class Place(NamedTuple):
+    """An interface at which frames are seen. label: for evidence."""
+
+    label: str
+    netns: int
+    interface: str
+
+
+class Seen(NamedTuple):
+    """A frame. outgoing: sent out of the interface, as its own side sees it."""
+
+    data: bytes
+    outgoing: bool
+    time: float  # seconds since the epoch
+
+
+class Capture:
+    """All frames at some places since the ``with`` block was entered."""
+
+    def __init__(self, *places: Place) -> None:
+        self._places = places
+        self._sockets: dict[Place, socket.socket] = {}
+        self._seen: dict[Place, list[Seen]] = {place: [] for place in places}
+
+    def __enter__(self) -> Capture:
+        try:
+            for place in self._places:
+                with in_netns(place.netns):
+                    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+                    self._sockets[place] = sock
+                    sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BYTES)
+                    sock.bind((place.interface, _ETH_P_ALL))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+    def frames(self, place: Place) -> list[Seen]:
+        """What has been seen at ``place`` so far, in order; after the block, what was asked for in it."""
+        sock = self._sockets.get(place)
+        with contextlib.suppress(BlockingIOError):
+            while sock:
+                data, address = sock.recvfrom(_LARGEST)
+                seen = Seen(data, address[2] == _PACKET_OUTGOING, time.time())
+                self._seen[place].append(seen)
+        return self._seen[place]
+
+    def holding(self, place: Place, token: bytes, *, outgoing: bool | None = None) -> list[bytes]:
+        """The frames at ``place`` with ``token`` in them, of one direction or both."""
+        return [
+            seen.data
+            for seen in self.frames(place)
+            if token in seen.data and (outgoing is None or seen.outgoing is outgoing)
+        ]
+
+    def wait(
+        self,
+        place: Place,
+        wanted: bytes | Callable[[Seen], bool],
+        again: Callable[[], object] = lambda: None,
+        *,
+        what: str,
+        outgoing: bool = False,
+        seconds: float = SECONDS,
+    ) -> bytes:
+        """The first frame at ``place`` with a token in it, or of which ``wanted`` is true.
+
+        ``again`` is called at once and then in intervals, until it is there. At an adapter
+        ``outgoing`` False is what arrives. Raises Failed with ``what`` at the deadline.
+        """
+
+        def fits(seen: Seen) -> bool:
+            found = wanted in seen.data if isinstance(wanted, bytes) else wanted(seen)
+            return found and seen.outgoing is outgoing
+
+        deadline, known = time.monotonic() + seconds, 0
+        resend = 0.0
+        while True:
+            frames = self.frames(place)
+            for seen in frames[known:]:
+                if fits(seen):
+                    return seen.data
+            known = len(frames)
+            now = time.monotonic()
+            if now > deadline:
+                raise Failed(f"{place.label}: {what} was not seen within {seconds:g} s")
+            if now >= resend:
+                again()
+                resend = now + RESEND_SECONDS
+            select.select([self._sockets[place]], [], [], max(0.0, min(resend, deadline) - now))
+
+    def save(self, place: Place, folder: Path, wanted: bytes | Callable[[Seen], bool]) -> Path:
+        """The frames at ``place`` with a token in them, or that are wanted: a new file in ``folder``."""
+        file = folder / f"{len(list(folder.iterdir()))}.pcap"
+        if isinstance(wanted, bytes):
+            save(file, [seen for seen in self.frames(place) if wanted in seen.data])
+        else:
+            save(file, [seen for seen in self.frames(place) if wanted(seen)])
+        return file
+
+
+def save(file: Path, frames: list[Seen]) -> None:
+    """Write a capture file (libpcap 2.4, link type Ethernet)."""
+    with file.open("wb") as stream:
+        stream.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, _LARGEST, 1))
+        for seen in frames:
+            seconds, rest = divmod(seen.time, 1)
+            head = struct.pack("=IIII", int(seconds), int(rest * 1e6), len(seen.data), len(seen.data))
+            stream.write(head + seen.data)

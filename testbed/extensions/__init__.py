@@ -1,0 +1,1 @@
+"""The switch extensions that ship with the testbed, made like any user's own."""

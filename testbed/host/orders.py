@@ -1,0 +1,59 @@
+"""Control's end of the channel to its worker: orders, and what the worker asks meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from testbed.channel import Channel
+from testbed.errors import BadInput, LabError
+
+
+class WorkerLink:
+    """Gives orders and waits until they hold. ``on_unresolved(next_hop)``: the worker needs a PA's MAC."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel) -> None:
+        self.on_unresolved: Callable[[bytes], None] = lambda _: None
+        self._loop = loop
+        self._channel = channel
+        self._unresolved: list[bytes] = []
+        loop.add_reader(channel.socket, self._receive)
+
+    def order(self, op: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
+        """The order's result, once it holds. Raises BadInput (refused) or LabError.
+
+        What the worker asks meanwhile is kept for after.
+        """
+        self._channel.send({"op": op, **fields}, descriptors)
+        while True:
+            received = self._channel.receive()
+            if received is None:
+                raise LabError("the switch worker has died")
+            answer = received[0]
+            if answer["op"] == "done":
+                break
+            self._unresolved.append(answer["next_hop"])
+        if self._unresolved:
+            self._loop.call_soon(self._pass_on)
+        if "error" in answer:
+            raise (BadInput if answer.get("exit_code") == BadInput.exit_code else LabError)(answer["error"])
+        return answer["result"]
+
+    def _receive(self) -> None:
+        if not self._channel.readable():
+            return  # an order in the same turn of the loop has read it already
+        received = self._channel.receive()
+        if received is None:
+            print("the switch worker has died", file=sys.stderr, flush=True)
+            self._loop.remove_reader(self._channel.socket)
+            self._loop.stop()
+            return
+        self._unresolved.append(received[0]["next_hop"])
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        kept, self._unresolved = self._unresolved, []
+        for next_hop in kept:
+            self.on_unresolved(next_hop)

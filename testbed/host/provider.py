@@ -1,0 +1,74 @@
+"""A host's provider side: the PA space of its active NIC, kept in step with policy, ports and worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from testbed.host.orders import WorkerLink
+from testbed.host.pa.addresses import AddressState
+from testbed.host.pa.space import PaSpace
+from testbed.host.pa.timers import TIMERS
+from testbed.packets.ethernet import parse_mac
+from testbed.telemetry import EventLog
+from testbed.topology.plan import HostPlan
+
+
+class ProviderSide:
+    """Owns the PaSpace. The worker is told which PAs may be used and where PA neighbors are."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, link: WorkerLink, events: EventLog) -> None:
+        self._loop = loop
+        self._link = link
+        self._events = events
+        self._space: PaSpace | None = None
+        link.on_unresolved = self.resolve
+
+    def join(self, plan: HostPlan) -> None:
+        """Join the PA network with the active NIC; a network joined before is left."""
+        if self._space:
+            self._space.close()
+        mac = next(nic.mac for nic in plan.nics if nic.name == plan.active_nic)
+        self._space = PaSpace(
+            self._loop,
+            plan.active_nic,
+            parse_mac(mac),
+            TIMERS[plan.timers],
+            self._neighbor,
+            self._state_changed,
+            self._events,
+        )
+
+    @property
+    def joined(self) -> bool:
+        """Whether there is a PA network."""
+        return self._space is not None
+
+    def states(self) -> dict[str, AddressState]:
+        """State of each PA by its text."""
+        return self._space.states() if self._space else {}
+
+    def preferred(self) -> list[str]:
+        """The PAs in use."""
+        return self._space.preferred() if self._space else []
+
+    def set_addresses(self, addresses: set[str]) -> None:
+        """Make these the host's PAs: new ones start Tentative, missing ones are given up."""
+        if self._space and addresses != self._space.states().keys():
+            self._space.set_addresses(addresses)
+
+    def set_groups(self, groups: Iterable[str]) -> None:
+        """Be a member of these PA multicast groups and no others."""
+        if self._space:
+            self._space.set_groups(set(groups))
+
+    def resolve(self, next_hop: bytes) -> None:
+        """The worker needs the MAC of a PA next hop."""
+        if self._space:
+            self._space.resolve(next_hop)
+
+    def _neighbor(self, next_hop: bytes, mac: bytes | None) -> None:
+        self._link.order("neighbor", next_hop=next_hop, mac=mac)
+
+    def _state_changed(self) -> None:
+        self.set_groups(self._link.order("preferred", addresses=self.preferred()))

@@ -1,0 +1,1 @@
+"""Switch extensions: classes that see packets at ingress and egress."""
