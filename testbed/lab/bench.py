@@ -36,17 +36,22 @@ def run(
     """
     client, server = _choose(lab, source, target)
     with _wired(lab, client, server, wire) as on_wire:
-        path = BenchPath(
-            "wnv",
-            lab.netns(client.name),
-            lab.netns(server.name),
-            _address(server),
-            lambda: _switch_seconds(lab, {client.host, server.host}),
-            client.vnics[0].mtu,
-            on_wire,
-        )
+        path = path_between(lab, client, server, "wnv", on_wire)
         result = bench(path, baseline, seconds=seconds, streams=streams, repeat=repeat, progress=progress)
     return {"from": client.name, "to": server.name, "wire": on_wire, **result}
+
+
+def path_between(lab: Lab, client: VmPlan, server: VmPlan, name: str, wire: Wire) -> BenchPath:
+    """The path from one VM to another as something to measure; results call it ``name``."""
+    return BenchPath(
+        name,
+        lab.netns(client.name),
+        lab.netns(server.name),
+        _address(server),
+        lambda: _switch_seconds(lab, {client.host, server.host}),
+        client.vnics[0].mtu,
+        wire,
+    )
 
 
 def _choose(lab: Lab, source: str | None, target: str | None) -> tuple[VmPlan, VmPlan]:

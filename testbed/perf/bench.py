@@ -67,11 +67,7 @@ def bench(
         if baseline:
             lab = stack.enter_context(VxlanLab(mtu=ours.mtu, wire=ours.wire))
             paths.append(_baseline_path(baseline, lab, ip_address(ours.server_address).version))
-        for path in paths:
-            stack.enter_context(
-                iperf.congestion_control(path.client, path.server_address, CONGESTION_CONTROL)
-            )
-        pairs = _measure(paths, seconds, streams, repeat, progress or _silent)
+        pairs = alternate(paths, seconds=seconds, streams=streams, repeat=repeat, progress=progress)
     runs = [run for pair in pairs for run in pair]
     return {"runs": runs, "ratio": {baseline: ratio(pairs, ours.name, baseline)} if baseline else {}}
 
@@ -98,26 +94,37 @@ def _baseline_path(name: Baseline, lab: VxlanLab, version: int) -> BenchPath:
     return BenchPath(name, lab.client, lab.server, address, lambda: 0.0, lab.mtu, lab.wire)
 
 
-def _measure(
-    paths: Sequence[BenchPath], seconds: int, streams: int, repeat: int, progress: Progress
+def alternate(
+    paths: Sequence[BenchPath],
+    *,
+    seconds: int,
+    streams: int,
+    repeat: int,
+    progress: Progress | None = None,
 ) -> list[list[dict[str, Any]]]:
-    """Warm up, then the pairs of runs."""
+    """Warm each path up, then run them all ``repeat`` times; runs as :func:`bench` has them, by turns."""
+    tell = progress or _silent
     total = len(paths) * (repeat + 1)
     done = 0
-    for path in paths:
-        progress(done, total, f"{path.name} warm-up")
-        _run(path, WARM_UP, streams)
-        done += 1
-    pairs = []
-    for pair in range(repeat):
-        runs = []
-        for path in order(paths, pair):
-            progress(done, total, f"{path.name} {pair + 1}/{repeat}")
-            runs.append(_run(path, seconds, streams))
+    turns = []
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(
+                iperf.congestion_control(path.client, path.server_address, CONGESTION_CONTROL)
+            )
+        for path in paths:
+            tell(done, total, f"{path.name} warm-up")
+            _run(path, WARM_UP, streams)
             done += 1
-        pairs.append(runs)
-    progress(done, total, "done")
-    return pairs
+        for turn in range(repeat):
+            runs = []
+            for path in order(paths, turn):
+                tell(done, total, f"{path.name} {turn + 1}/{repeat}")
+                runs.append(_run(path, seconds, streams))
+                done += 1
+            turns.append(runs)
+    tell(done, total, "done")
+    return turns
 
 
 def _run(path: BenchPath, seconds: int, streams: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -94,7 +95,7 @@ def partial(kind: str, fields: Fields) -> dict[str, Any]:
     """Some fields of a kind of object, in canonical text; none of them need be there."""
     known = properties(kind)
     _check_names(kind, fields)
-    types = {field.name: field.type for field in msgspec.structs.fields(known.type)}
+    types = _types(known.type)
     found = {}
     for name, value in fields.items():
         try:
@@ -104,6 +105,11 @@ def partial(kind: str, fields: Fields) -> dict[str, Any]:
         if canonical := _CANONICAL.get(name):
             found[name] = canonical(f"{kind}: {name}", found[name])
     return found
+
+
+@cache
+def _types(kind: type[PolicyObject]) -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(kind)}
 
 
 def checked(kind: str, item: PolicyObject) -> PolicyObject:

@@ -159,6 +159,9 @@ class PolicyStore:
 
     def _check(self, changes: Sequence[Change]) -> None:
         """Raise what stands against the changes."""
+        if len(changes) == 1:
+            self._check_one(changes[0])
+            return
         before = self._snapshot(changes)
         try:
             self._do(changes)
@@ -170,13 +173,17 @@ class PolicyStore:
             self._check_one(change)
             self._put(change)
 
-    def _snapshot(self, changes: Sequence[Change]) -> Snapshot:
+    def _snapshot(self, changes: Sequence[Change]) -> Snapshot | None:
+        """A copy to return to, where part of the changes may be done. The policy may be large."""
+        if len(changes) < 2:
+            return None
         kinds = {change.kind for change in changes}
         return {kind: dict(self._objects[kind]) for kind in kinds}, dict(self._macs), dict(self._outside)
 
-    def _restore(self, before: Snapshot) -> None:
-        contents, self._macs, self._outside = before
-        self._objects |= contents
+    def _restore(self, before: Snapshot | None) -> None:
+        if before is not None:
+            contents, self._macs, self._outside = before
+            self._objects |= contents
 
     def _check_one(self, change: Change) -> None:
         kind, old, new = change.kind, change.old, change.new

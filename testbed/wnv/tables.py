@@ -62,7 +62,7 @@ class Tables:
         self._groups: dict[int, dict[bytes, bytes]] = {}  # VSID -> CA group -> PA group
         self._gateways: dict[int, dict[bytes, bytes]] = {}  # VSID -> CA -> MAC
         self._learning: dict[int, int] = {}  # VSID -> number of L2Only records
-        self._macs: dict[tuple[int, bytes], tuple[Record, ...]] = {}  # by VSID and MAC
+        self._macs: dict[tuple[int, bytes], dict[Record, int]] = {}  # VSID, MAC -> record -> number of it
         self._senders: dict[int, dict[bytes, int]] = {}  # VSID -> PA -> number of records
         self._hosts: dict[int, dict[bytes, int]] = {}  # the same of encapsulated ones
         self._domains: dict[str, dict[int, int]] = {}  # RDID -> VSID -> number of routes
@@ -116,9 +116,10 @@ class Tables:
         return (vsid, mac) in self._macs
 
     def machine(self, vsid: int, mac: bytes) -> Record | None:
-        """A record of the VM that has this MAC in the VSID; where there are several any one."""
+        """A record of the VM that has this MAC in the VSID: of several the lowest."""
         records = self._macs.get((vsid, mac), ())
-        return next((record for record in records if record.encapsulated and not record.gateway), None)
+        machines = (record for record in records if record.encapsulated and not record.gateway)
+        return min(machines, default=None)
 
     def has_learners(self, vsid: int) -> bool:
         """Whether the VSID has L2Only records: VMs whose CA nobody knows yet."""
@@ -176,7 +177,7 @@ class Tables:
         elif item.type == "L2Only":
             _put(self.learners, (vsid, mac, len(address)), record, step)
             _count(self._learning, vsid, step)
-        self._change_mac(record, step)
+        _count_in(self._macs, (vsid, mac), record, step)
         if record.gateway:
             _put(self._gateways.setdefault(vsid, {}), address, mac, step)
             _drop_if_empty(self._gateways, vsid)
@@ -186,18 +187,6 @@ class Tables:
             _count_in(self._hosts, vsid, pa, step)
         else:
             _put(self.outside, record.outside, record, step)
-
-    def _change_mac(self, record: Record, step: int) -> None:
-        key = record.vsid, record.mac
-        records = [*self._macs.get(key, ())]
-        if step > 0:
-            records.append(record)
-        else:
-            records.remove(record)
-        if records:
-            self._macs[key] = tuple(sorted(records))
-        else:
-            del self._macs[key]
 
     def _record(self, item: LookupRecord) -> Record:
         address = ipaddress.ip_address(item.customer_address).packed
