@@ -16,7 +16,7 @@ class TeamStage:
         self._state = state
 
     def outbound(self, packet: Packet) -> Verdict:
-        """Give the packet its uplink, if it leaves the host at all; without one each copy is ``no-uplink``."""
+        """Give the packet its uplink, if it leaves the host at all; without one, copies are ``no-uplink``."""
         if leaves(packet):
             packet.uplink = self._state.uplinks.get(self._state.active_nic)
         return None

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from testbed.switch.drops import Drop
 from testbed.switch.pipeline import PIPELINES, STAGES
 
