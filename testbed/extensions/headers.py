@@ -96,9 +96,13 @@ def parse_ipv6(data: Buffer, start: int) -> Headers | None:
 
 
 def ports(frame: Buffer, headers: Headers) -> tuple[int, int] | None:
-    """Source and destination port of TCP and UDP; None of anything else and of later fragments."""
+    """Source and destination port of TCP and UDP; None of anything else and of later fragments.
+
+    An IP length that ends before them hides nothing: packets of a flow differ in their lengths, and the
+    decision on one of them holds for all.
+    """
     at = headers.offset
-    if headers.protocol not in (TCP, UDP) or headers.later or headers.end < at + 4:
+    if headers.protocol not in (TCP, UDP) or headers.later or len(frame) < at + 4:
         return None
     return frame[at] << 8 | frame[at + 1], frame[at + 2] << 8 | frame[at + 3]
 

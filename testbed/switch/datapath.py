@@ -52,8 +52,8 @@ HELD_PER_NEXT_HOP = 64  # packets that wait for one unresolved PA next hop
 # IPv4 from the frame's start: MACs, type, version/IHL | fragment field | protocol | addresses, ports
 _key_ipv4 = struct.Struct("!15s5xHxB2x12s").unpack_from
 _END_IPV4 = INNER + 38
-# IPv6: MACs, type | next header | addresses, ports
-_key_ipv6 = struct.Struct("!14s6xBx36s").unpack_from
+# IPv6: MACs, type, version | next header | addresses, ports
+_key_ipv6 = struct.Struct("!15s5xBx36s").unpack_from
 _END_IPV6 = INNER + 58
 # NVGRE: outer destination MAC | type, version/IHL | fragment field | protocol | PAs | GRE | VSID |
 # inner destination MAC | inner type

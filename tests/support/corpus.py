@@ -141,7 +141,7 @@ def _chains(source: str) -> dict[str, bytes]:
         for name, order in kinds.items()
     }
     for kind in (HOP_BY_HOP, DESTINATION, ROUTING, FRAGMENT, AUTHENTICATION):
-        made[f"loop of {kind}"] = _ip6(source, "blue2", *chain([kind], kind, b"", repeat=180))
+        made[f"loop of {kind}"] = _ip6(source, "blue2", *chain([kind], kind, b"", repeat=60))
     return made
 
 
@@ -207,7 +207,7 @@ def _outer_variants(frame: bytes, version: int) -> dict[str, bytes]:
             "outer fragment": [FRAGMENT],
             "outer hop-by-hop": [HOP_BY_HOP],
             "outer options": [DESTINATION] * 3,
-            "outer loop": [HOP_BY_HOP] * 150,
+            "outer loop": [HOP_BY_HOP] * 60,
         }.items():
             first, data = chain(kinds, GRE, frame[54:])
             header = frame[14:18] + len(data).to_bytes(2, "big") + bytes((first,)) + frame[21:54]

@@ -65,33 +65,6 @@ def _neighbor_frames(draw: st.DrawFn, source: str) -> bytes:
     return solicitation(_address(place, 6), draw(st.sampled_from([v6(source), "::"])), own, to)
 
 
-@st.composite
-def flow_frames(draw: st.DrawFn, source: str) -> bytes:
-    """A packet of a TCP or UDP flow to a VM of blue or to all: a kind that the flow cache takes."""
-    target = draw(st.sampled_from(["blue2", "blue3", "blue4", "web1", "web2", "blue1"]))
-    to = draw(st.sampled_from([mac_of(target), gateway_mac(5001), BROADCAST]))
-    protocol, payload = draw(st.sampled_from([TCP, UDP])), draw(_PORTS) + bytes(draw(st.integers(16, 60)))
-    if draw(st.booleans()):
-        return ethernet(to, mac_of(source), 0x0800, ipv4(v4(source), v4(target), protocol, payload))
-    return ethernet(to, mac_of(source), 0x86DD, ipv6(v6(source), v6(target), protocol, payload))
-
-
-def tunnelled_flow_frames() -> st.SearchStrategy[bytes]:
-    """A flow's packet from host 2 to a VM here."""
-    inner = st.builds(
-        lambda frame, to: to + frame[6:],
-        flow_frames("blue2"),
-        st.sampled_from([mac_of("blue1"), mac_of("blue4"), BROADCAST]),
-    )
-    return st.builds(
-        lambda frame, flow_id: encapsulated(
-            frame, 5001, pa(2, 5001), pa(1, 5001), nic_mac(1), nic_mac(2), flow_id
-        ),
-        inner,
-        st.integers(0, 255),
-    )
-
-
 def _other_frames(source: str) -> st.SearchStrategy[bytes]:
     kinds = st.sampled_from([0x8100, 0x88A8, 0x88CC, 0x0806, 0x0800, 0x86DD])
     return st.builds(ethernet, _MACS, st.just(mac_of(source)), kinds, st.binary(max_size=60))
@@ -102,8 +75,9 @@ def tenant_frames(source: str) -> st.SearchStrategy[bytes]:
     return st.one_of(_ip_frames(source), _neighbor_frames(source), _other_frames(source))
 
 
-def wire_frames() -> st.SearchStrategy[bytes]:
-    """What may arrive at host 1's NIC."""
+def wire_frames(version: int = 4) -> st.SearchStrategy[bytes]:
+    """What may arrive at host 1's NIC over a PA network of one family."""
+    strange = "192.168.9.9" if version == 4 else "2001:db8::9:9"
     inner = tenant_frames("blue2") | st.builds(
         lambda frame, to: to + frame[6:],
         tenant_frames("blue2"),
@@ -113,8 +87,8 @@ def wire_frames() -> st.SearchStrategy[bytes]:
         encapsulated,
         inner,
         st.sampled_from([5001, 5001, 5001, 5002, 6001, 7777, 0]),
-        st.sampled_from([pa(2, 5001), pa(3, 5001), pa(2, 6001), "192.168.9.9"]),
-        st.sampled_from([pa(1, 5001), pa(1, 5002), pa(3, 5001)]),
+        st.sampled_from([pa(2, 5001, version), pa(3, 5001, version), pa(2, 6001, version), strange]),
+        st.sampled_from([pa(1, 5001, version), pa(1, 5002, version), pa(3, 5001, version)]),
         st.sampled_from([nic_mac(1), nic_mac(1), BROADCAST, nic_mac(3)]),
         st.just(nic_mac(2)),
         st.integers(0, 255),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from support.frames import ip, mac
@@ -252,8 +252,12 @@ class MemorySwitch:
 
     def neighbor(self, next_hop: str, mac: bytes | None) -> Seen:
         """Control has resolved a PA next hop, or given up."""
+        return self.caused(lambda: self.datapath.neighbor(ip(next_hop), mac))
+
+    def caused(self, action: Callable[[], object]) -> Seen:
+        """What came of something else."""
         before = self._before()
-        self.datapath.neighbor(ip(next_hop), mac)
+        action()
         return self._since(before)
 
     def close(self) -> None:

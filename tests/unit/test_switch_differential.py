@@ -4,95 +4,64 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from support.accounting import CONFIGS, MODES, Config
+from support.changes import policies, series, twins
 from support.frames import TCP, UDP, encapsulated, ethernet, ipv4, ipv6, naive_checksum, ports
-from support.random_frames import (
-    broken,
-    flow_frames,
-    tenant_frames,
-    tunnelled_flow_frames,
-    vnet_headers,
-    wire_frames,
-)
-from support.random_input import repeatable
-from support.switch import MemorySwitch, mac_of, nic_mac, pa, policy, records, v4, v6
+from support.switch import MemorySwitch, mac_of, nic_mac, pa, v4, v6
 from testbed.switch.datapath import Datapath
+from testbed.topology.schema import WnvMode
 
-FEWER = policy(lookup_records=tuple(record for record in records() if record.vm_name != "blue2"))
-
-_changes = st.sampled_from(
-    [
-        ("policy", policy()),
-        ("policy", FEWER),
-        ("neighbor", (pa(2, 5001), nic_mac(2))),
-        ("neighbor", (pa(2, 5001), None)),
-        ("neighbor", (pa(3, 5001), nic_mac(7))),
-    ]
-)
+SERIES, LENGTH = 3, 120
 
 
-@st.composite
-def _steps(draw: st.DrawFn) -> list[tuple[str, Any]]:
-    """A few different packets, each several times in any order, with changes in between."""
-    out, back = tenant_frames("blue1"), wire_frames()
-    pool = [("vm", draw(flow_frames("blue1"))), ("wire", draw(tunnelled_flow_frames()))]
-    pool.append(("vm", draw(broken(st.just(pool[0][1])) | out | broken(out))))
-    pool.append(("wire", draw(broken(st.just(pool[1][1])) | back | broken(back))))
-    headers = draw(st.lists(vnet_headers(), min_size=1, max_size=2))
-    steps: list[tuple[str, Any]] = []
-    for kind, frame in draw(st.lists(st.sampled_from(pool), min_size=4, max_size=14)):
-        if draw(st.integers(0, 9)) == 0:
-            steps.append(draw(_changes))
-        more = bytes(draw(st.sampled_from([0, 0, 0, 1, 40]))) if kind == "vm" else b""
-        steps.append((kind, (frame + more, draw(st.sampled_from(headers)))))
-    return steps
+def _run(config: Config, start: str) -> tuple[int, int]:
+    """How many changes were made and ordered in some series of packets and changes, the same each time."""
+    changed = ordered = 0
+    for number in range(SERIES):
+        rng = Random(f"{config} {start} {number}")
+        with twins(config, policies(config.version)[start]) as both:
+            for at, (kind, what) in enumerate(series(rng, config.version, LENGTH)):
+                ordered += kind not in ("vm", "wire")
+                try:
+                    both.do(kind, what)
+                except AssertionError as error:
+                    raise AssertionError(f"series {number}, step {at}: {kind} {what}") from error
+            changed += both.changed
+    return changed, ordered
 
 
-def _do(switch: MemorySwitch, kind: str, what: Any) -> object:
-    if kind == "policy":
-        return switch.apply(what)
-    if kind == "neighbor":
-        return switch.neighbor(*what)
-    frame, header = what
-    return switch.from_vm("blue1", frame, header) if kind == "vm" else switch.from_wire(frame, header)
+@pytest.mark.parametrize("start", policies(4))
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_with_and_without_the_cache(config: Config, start: str) -> None:
+    _run(config, start)
 
 
-@repeatable
-@given(_steps())
-def test_with_and_without_the_cache(steps: list[tuple[str, Any]]) -> None:
-    with MemorySwitch() as fast, MemorySwitch(cached=False) as slow:
-        for kind, what in steps:
-            assert _do(fast, kind, what) == _do(slow, kind, what)
-        assert fast.unresolved == slow.unresolved
-
-
-def test_the_sequences_do_use_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The differential above would prove nothing if nothing were cached."""
+@pytest.mark.parametrize("extensions", ["none", "flow"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_series_do_use_the_cache_and_change_something(
+    monkeypatch: pytest.MonkeyPatch, mode: WnvMode, extensions: str
+) -> None:
+    """The differential above would prove nothing if nothing were cached, or every change refused."""
     counted: Counter[str] = Counter()
-    for name in ("_first_from_vm", "_first_from_wire"):
+    for name in ("_first_from_vm", "_first_from_wire", "drain_port", "drain_uplink"):
         original = getattr(Datapath, name)
 
-        def counting(*args: Any, original: Callable[..., None] = original, **more: Any) -> None:
-            counted["full path"] += 1
+        def counting(
+            *args: Any, name: str = name, original: Callable[..., None] = original, **more: Any
+        ) -> None:
+            counted["full path" if name.startswith("_") else "packets"] += 1
             original(*args, **more)
 
         monkeypatch.setattr(Datapath, name, counting)
-
-    @settings(repeatable, max_examples=60)
-    @given(_steps())
-    def run(steps: list[tuple[str, Any]]) -> None:
-        with MemorySwitch() as switch:
-            for kind, what in steps:
-                counted["packets"] += kind in ("vm", "wire")
-                _do(switch, kind, what)
-
-    run()
-    assert counted["packets"] - counted["full path"] > counted["packets"] // 8
+    changed, ordered = _run(Config(mode, 4, extensions), "plain")
+    # half of the packets are those of the switch without a cache
+    assert counted["packets"] - counted["full path"] > counted["packets"] // 16
+    assert changed > ordered // 2 > 10
 
 
 def _neighbours(frame: bytes, end: int) -> Iterator[bytes]:
@@ -111,18 +80,22 @@ def _with_outer_checksum(frame: bytes) -> bytes:
 
 
 def _payload(protocol: int) -> bytes:
-    return ports(1, 2) + bytes(protocol + 20)
+    return ports(3, 2) + bytes(protocol + 20)  # port 3: see the rules of the flow-scope extensions
 
 
+@pytest.mark.parametrize("extensions", ["none", "flow"])
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 @pytest.mark.parametrize("version", [4, 6])
-def test_no_cached_flow_answers_for_another_packet_of_a_vm(version: int, protocol: int) -> None:
+def test_no_cached_flow_answers_for_another_packet_of_a_vm(
+    version: int, protocol: int, extensions: str
+) -> None:
+    config = Config("in-switch", 4, extensions)
     if version == 4:
         kind, packet = 0x0800, ipv4(v4("blue1"), v4("blue2"), protocol, _payload(protocol))
     else:
         kind, packet = 0x86DD, ipv6(v6("blue1"), v6("blue2"), protocol, _payload(protocol))
     base = ethernet(mac_of("blue2"), mac_of("blue1"), kind, packet)
-    with MemorySwitch() as fast, MemorySwitch(cached=False) as slow:
+    with config.made() as fast, config.made(cached=False) as slow:
         for frame in _neighbours(base, 38 if version == 4 else 58):
             fast.from_vm("blue1", base)
             assert fast.cached()

@@ -9,6 +9,9 @@ import pytest
 from support.frames import ICMP, TCP, UDP, encapsulated, ethernet, ipv4, ipv6, ports
 from support.switch import MemorySwitch, mac_of, nic_mac, pa, v4, v6
 from testbed.switch.datapath import Datapath, _inner_key
+from testbed.switch.extensions.load import load
+from testbed.telemetry import EventLog
+from testbed.topology.plan import ExtensionPlan
 
 
 def _v4(
@@ -90,7 +93,7 @@ def test_padding_is_no_port(switch: MemorySwitch) -> None:
 def test_every_byte_of_the_flow_is_in_the_key(frame: bytes) -> None:
     """But for lengths, times to live, labels and checksums."""
     end = 38 if frame[12] == 8 else 58
-    free = {15, 16, 17, 18, 19, 22, 24, 25} if frame[12] == 8 else {14, 15, 16, 17, 18, 19, 21}
+    free = {15, 16, 17, 18, 19, 22, 24, 25} if frame[12] == 8 else {15, 16, 17, 18, 19, 21}
     data = bytearray(frame)
     key = _inner_key(data, 0, len(data))
     assert key
@@ -112,3 +115,23 @@ def test_frames_over_ipv6() -> None:
         for frame in NEVER.values():
             switch.from_wire(arriving(frame))
             assert switch.cached() == 4
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("lie", ["version", "length"])
+def test_a_first_packet_that_lies_opens_no_way_for_its_flow(version: int, lie: str) -> None:
+    """The extension's decision on it holds for the packets of its key, so it must be theirs."""
+    settings = {"rules": [{"action": "deny", "protocol": "udp", "remote_ports": [2]}]}
+    body = ports(1, 2) + bytes(40)
+    if version == 4:
+        kind, packet = 0x0800, ipv4(v4("blue1"), v4("blue2"), UDP, body)
+        at, short = 16, b"\0\x16"
+    else:
+        kind, packet = 0x86DD, ipv6(v6("blue1"), v6("blue2"), UDP, body)
+        at, short = 18, b"\0\x02"
+    frame = ethernet(mac_of("blue2"), mac_of("blue1"), kind, packet)
+    lying = frame[:at] + short + frame[at + 2 :] if lie == "length" else frame[:14] + b"\x95" + frame[15:]
+    acl = load([ExtensionPlan("acl", settings)], EventLog())
+    with MemorySwitch(extensions=acl) as switch:
+        switch.from_vm("blue1", lying)
+        assert switch.from_vm("blue1", frame).drops == {("blue1", "acl:rule-0"): 1}

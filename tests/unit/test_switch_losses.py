@@ -7,13 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.accounting import MODES, PLAIN_PORTS
 from support.extensions import Probe, broadcast, deny, udp
-from support.frames import BROADCAST, arp, ip, mac
+from support.frames import BROADCAST, arp, ethernet, ip, mac
 from support.switch import MemorySwitch, gateway_mac, mac_of, nic_mac, pa, policy, records, v4
 from testbed.packets import nvgre
 from testbed.switch.drops import Drop
-from testbed.switch.extensions.api import Decision, Deny, Frame
+from testbed.switch.extensions.api import Decision, Deny, Forward, Frame
 from testbed.topology.plan import HostPolicy, ProviderAddress, ProviderRoute
+from testbed.topology.schema import WnvMode
 
 GATEWAY = "192.168.1.254"
 
@@ -141,6 +143,18 @@ def test_more_copies_than_may_wait() -> None:
             switch.from_vm("blue1", udp("blue1", "blue2", port))
         seen = switch.from_vm("blue1", broadcast("blue1"))
         assert seen.drops == {("blue1", Drop.PA_UNREACHABLE): 2}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_one_extension_forwards_and_the_next_denies_is_lost_once(mode: WnvMode) -> None:
+    forward = Probe("forward", "forwarding", judge=lambda *_: Forward(("plain2", "nic1")))
+    denying = Probe("acl", "forwarding", judge=deny("ingress"))
+    with MemorySwitch(extensions=[forward, denying], plain_ports=PLAIN_PORTS, mode=mode) as switch:
+        for active in ("nic1", ""):
+            switch.state.active_nic = active
+            source = switch.state.ports["plain1"].mac
+            seen = switch.from_vm("plain1", ethernet(b"\2" * 6, source, 0x88B5, bytes(40)))
+            assert (seen.wire, seen.ports, seen.drops) == ([], {}, {("plain1", "acl:told"): 1})
 
 
 def test_what_is_denied_on_its_way_in_reaches_no_port() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from support.frames import (
@@ -24,6 +25,8 @@ from support.switch import MemorySwitch, gateway_mac, mac_of, nic_mac, pa, polic
 from testbed.packets import arp as arp_codec
 from testbed.packets import ndp, nvgre
 from testbed.switch.drops import Drop
+from testbed.switch.extensions.api import Deny, Extension, Frame
+from testbed.telemetry import EventLog
 from testbed.topology.plan import LookupRecord
 
 PAYLOAD = ports(1000, 2000) + bytes(30)
@@ -89,6 +92,20 @@ def test_routed_back_to_a_port_of_this_host(switch: MemorySwitch, make, address)
     seen = switch.from_vm("blue1", frame)
     assert seen.wire == []
     assert seen.ports == {"web1": [(bytes(10), mac_of("web1") + gateway_mac(5002) + frame[12:])]}
+
+
+class _NobodyEnters(Extension):
+    """Denies every copy for web1."""
+
+    def egress(self, frame: Frame) -> Deny | None:
+        return Deny("closed") if frame.destination == "web1" else None
+
+
+def test_what_is_routed_back_passes_the_egress_of_its_port() -> None:
+    guard = _NobodyEnters("guard", None, EventLog())
+    with MemorySwitch(mode="below-switch", extensions=[guard]) as switch:
+        seen = switch.from_vm("blue1", _v4("blue1", v4("web1"), gateway_mac(5001)))
+        assert (seen.wire, seen.ports, seen.drops) == ([], {}, {("blue1", "guard:closed"): 1})
 
 
 def test_what_the_filter_refuses(switch: MemorySwitch) -> None:
@@ -285,6 +302,26 @@ def test_decapsulated_and_switched_by_the_inner_mac(switch: MemorySwitch) -> Non
 def test_what_the_wire_brings_in_vain(switch: MemorySwitch, frame: bytes, reason: Drop) -> None:
     for _ in range(2):
         assert switch.from_wire(frame).dropped(reason)
+
+
+def test_plain_ip_of_rule_nat_goes_to_its_vm_alone(switch: MemorySwitch) -> None:
+    """Even with a group MAC; and not through a NIC without the filter."""
+    outside = {v4("blue1"): pa(1, 5001), v4("blue2"): pa(2, 5001)}
+    found = [
+        msgspec.structs.replace(
+            each, rule="TranslationMethodNat", provider_address=outside[each.customer_address]
+        )
+        if each.customer_address in outside and each.virtual_subnet_id == 5001
+        else each
+        for each in records()
+    ]
+    switch.apply(policy(lookup_records=tuple(found)))
+    packet = ipv4(pa(2, 5001), pa(1, 5001), 253, PAYLOAD)
+    for to in (nic_mac(1), BROADCAST):
+        seen = switch.from_wire(ethernet(to, nic_mac(2), 0x0800, packet))
+        assert seen.ports.keys() == {"blue1"}
+    switch.nic.wnv_binding = False
+    assert switch.from_wire(ethernet(nic_mac(1), nic_mac(2), 0x0800, packet)).dropped(Drop.NOT_NVGRE)
 
 
 def test_a_held_packet_goes_to_the_wire_alone(switch: MemorySwitch) -> None:

@@ -84,8 +84,13 @@ def _apply(store: PolicyStore, verb: str, kind: str, fields: dict[str, Any]) -> 
         ),
         (
             "customer-routes",
-            ROUTE | {"routing_domain_id": BLUE.strip("{}").upper()},
+            ROUTE | {"routing_domain_id": BLUE.strip("{}")},
             CustomerRoute(BLUE, 5001, "10.9.0.0/16", "10.0.0.6", 255),
+        ),
+        (
+            "customer-routes",
+            ROUTE | {"routing_domain_id": "ABCDEF00" + RED[9:-1], "virtual_subnet_id": 7001},
+            CustomerRoute("{abcdef00" + RED[9:], 7001, "10.9.0.0/16", "10.0.0.6", 255),
         ),
         (
             "customer-routes",
