@@ -114,10 +114,12 @@ def _pseudo(source: bytes, destination: bytes, length: int) -> int:
 
 
 def _link_option(options: bytes, wanted: int) -> bytes | None:
-    while options:
-        if len(options) < 2 or options[1] == 0 or len(options) < options[1] * 8:
+    at, end = 0, len(options)
+    while at < end:
+        size = options[at + 1] * 8 if at + 1 < end else 0
+        if size == 0 or at + size > end:
             raise MalformedFrame("ND option length lies")
-        if options[0] == wanted and options[1] == 1:
-            return options[2:8]
-        options = options[options[1] * 8 :]
+        if options[at] == wanted and size == 8:
+            return options[at + 2 : at + 8]
+        at += size
     return None
