@@ -33,14 +33,32 @@ for module in (labs, nodes, policy, vnic, measure, conformance, files, machine):
         cli.add_command(command)
 
 
+_received: list[int] = []  # signals that end the command
+
+
 def _end(number: int, _: FrameType | None) -> None:
+    _received.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 
 def main() -> None:
     """Run the command line; errors become one message and an exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):  # so that a lab half built is rolled back
-        signal.signal(number, _end)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # so that a lab half built is rolled back
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+    try:
+        _run()
+    except Exception:
+        if not _received:
+            raise
+        # an event loop of a library's, stopped by the signal, may have made another error of it
+        click.echo("testbed: interrupted", err=True)
+        sys.exit(128 + _received[0])
+
+
+def _run() -> None:
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -52,6 +70,8 @@ def main() -> None:
         click.echo("testbed: interrupted", err=True)
         sys.exit(INTERRUPTED)
     except TestbedError as error:
+        if _received:
+            raise
         click.echo(f"testbed: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:

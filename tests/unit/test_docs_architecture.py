@@ -137,6 +137,12 @@ def test_conformance_is_above_the_lab() -> None:
     assert offenders(("testbed.conformance",), ("testbed.packets", "testbed.wnv", "testbed.host")) == []
 
 
+def test_only_the_vmm_knows_the_vmm_and_its_framework() -> None:
+    vmm = ("testbed.vmm",)
+    assert offenders(vmm, ("testbed.vmm", "litestar", "uvicorn"), outside=True) == []
+    assert offenders(vmm, ("testbed.engines", "testbed.lab", "testbed.host", "testbed.cli", "docker")) == []
+
+
 def test_nobody_imports_the_command_line() -> None:
     assert offenders(("testbed.cli", "testbed.__main__"), ("testbed.cli",), outside=True) == []
 

@@ -1,0 +1,15 @@
+"""The parts of the VMM that handlers are given."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from litestar.di import NamedDependency
+
+from testbed.vmm.distribution import Hub
+from testbed.vmm.reports import Reports
+from testbed.vmm.store.database import Store
+
+TheStore: TypeAlias = NamedDependency[Store]
+TheHub: TypeAlias = NamedDependency[Hub]
+TheReports: TypeAlias = NamedDependency[Reports]

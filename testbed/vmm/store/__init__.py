@@ -1,0 +1,1 @@
+"""The VMM's durable state: one SQLite file."""
