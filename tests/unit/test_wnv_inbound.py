@@ -15,7 +15,6 @@ from support.frames import (
     ipv4,
     ipv6,
     mac,
-    ports,
     solicitation,
 )
 from support.switch import (
@@ -27,23 +26,16 @@ from support.switch import (
     v4,
     v6,
 )
+from support.vm_packets import PAYLOAD
+from support.vm_packets import from_ipv4 as _v4
+from support.vm_packets import from_ipv6 as _v6
 from testbed.switch.drops import Drop
-
-PAYLOAD = ports(1000, 2000) + bytes(30)
 
 
 @pytest.fixture
 def switch() -> Iterator[MemorySwitch]:
     with MemorySwitch() as made:
         yield made
-
-
-def _v4(source: str, destination: str, to: bytes, protocol: int = UDP, payload: bytes = PAYLOAD) -> bytes:
-    return ethernet(to, mac_of(source), 0x0800, ipv4(v4(source), destination, protocol, payload))
-
-
-def _v6(source: str, destination: str, to: bytes, protocol: int = UDP, payload: bytes = PAYLOAD) -> bytes:
-    return ethernet(to, mac_of(source), 0x86DD, ipv6(v6(source), destination, protocol, payload))
 
 
 INNER = _v4("blue2", v4("blue1"), mac_of("blue1"))

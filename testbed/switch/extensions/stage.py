@@ -67,14 +67,15 @@ class UplinkExtensions:
         uplink = self._state.uplinks.get(self._state.active_nic)
         if not self._stack.extensions or uplink is None:  # without a NIC nothing leaves
             return None
+        if not self._sees_pa and packet.only is not None:
+            return None  # it passed here before the filter found its PA neighbor unresolved
+        inner = _leaving(packet)  # once: it may be a copy of 64 KB, and there may be many tunnels
         if self._sees_pa:
             packet.tunnels = tuple(
-                each for each in packet.tunnels if self._tunnel_passes(packet, each, uplink)
+                each for each in packet.tunnels if self._tunnel_passes(packet, inner, each, uplink)
             )
-        elif packet.only is not None:  # it passed here before the filter found its PA neighbor unresolved
-            return None
         if (packet.to_wire or packet.translation) and not self._passes(
-            packet, _frame(packet, _leaving(packet), destination=uplink.name)
+            packet, _frame(packet, inner, destination=uplink.name)
         ):
             packet.to_wire, packet.translation = False, None
         return None
@@ -106,8 +107,7 @@ class UplinkExtensions:
         )
         return self._stack.ingress(packet, frame)
 
-    def _tunnel_passes(self, packet: Packet, tunnel: Tunnel, uplink: Uplink) -> bool:
-        inner = _leaving(packet)
+    def _tunnel_passes(self, packet: Packet, inner: memoryview, tunnel: Tunnel, uplink: Uplink) -> bool:
         outer = _outer(self._state, tunnel, uplink, len(inner))
         offload = _offload(packet.vnet)
         return self._passes(
