@@ -14,7 +14,8 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-Role = Literal["host", "vm", "fabric"]
+Role = Literal["host", "vm", "vmm", "fabric"]
+STATEFUL = ("host", "vmm")  # roles whose nodes have a folder of their own
 
 
 class NodeSpec(Struct, frozen=True):

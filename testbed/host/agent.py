@@ -1,9 +1,9 @@
 """The control process of a host: owns policy and PA space, gives its worker orders, answers requests.
 
 Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a HostPlan, and the host's
-position in the lab; may be sent again with a changed plan), ``attach-port`` (with the TAP queue's
+position in the lab, and how it reaches the VMM; may be sent again with a changed plan), ``attach-port`` (with the TAP queue's
 descriptor), ``detach-port``, ``set-port``, ``policy`` (see :mod:`testbed.host.policy`),
-``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when the
+``resync`` (with the VMM), ``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when the
 worker has acknowledged it.
 """
 
@@ -22,6 +22,7 @@ from testbed.host.orders import WorkerLink
 from testbed.host.pa.addresses import AddressState
 from testbed.host.policy import PolicyControl
 from testbed.host.provider import ProviderSide
+from testbed.host.vmm.side import VmmSide
 from testbed.telemetry import Event, EventLog
 from testbed.topology.plan import HostPlan
 from testbed.wnv.objects import FIRST_VSID, LAST_VSID
@@ -40,12 +41,15 @@ class Agent:
         self._link = WorkerLink(loop, worker)
         self._provider = ProviderSide(loop, self._link, self._events)
         self._policy = PolicyControl(self._link, self._provider, self._events)
+        self._vmm = VmmSide(loop, self._policy, self._address_states)
+        self._provider.on_state = self._vmm.addresses_changed
         self._answers: dict[str, Callable[[Message], Message]] = {
             "configure": self._configure,
             "detach-port": self._detach,
             "set-port": self._set_port,
             "policy": self._policy.answer,
             "select-next-hop": self._select_next_hop,
+            "resync": lambda _: self._resync(),
             "status": lambda _: self._status(),
             "counters": lambda _: {"counters": self._link.order("counters")},
             "events": lambda message: self._take_events(message.get("after")),
@@ -97,8 +101,20 @@ class Agent:
             self._link.order("add-nic", **msgspec.structs.asdict(nic))
         if old is None or _provider_nic(old) != _provider_nic(plan) or not self._provider.joined:
             self._provider.join(plan)
-        self._policy.replace(plan.policy)
+        self._vmm.join(plan.name, message.get("vmm"))
+        if not self._vmm.owns_policy:
+            self._policy.replace(plan.policy)
         return {}
+
+    def _resync(self) -> Message:
+        if self._vmm.status() is None:
+            raise BadInput("the lab has no VMM: say `vmm: true` in its topology file")
+        self._vmm.resync()
+        return {}
+
+    def close(self) -> None:
+        """The host ends."""
+        self._vmm.close()
 
     # ---- ports ----------------------------------------------------------------------------
 
@@ -151,7 +167,6 @@ class Agent:
         if plan is None:
             return {"configured": False, **_OF_NOTHING, "processes": self._processes()}
         states = self._provider.states()
-        policy = self._policy.policy()
         return {
             "configured": True,
             "tentative": [pa for pa, state in states.items() if state is AddressState.TENTATIVE],
@@ -163,9 +178,10 @@ class Agent:
                     "vsid": address.virtual_subnet_id,
                     "state": states.get(address.provider_address, AddressState.TENTATIVE),
                 }
-                for address in policy.provider_addresses
+                for address in self._policy.policy().provider_addresses
             ],
-            "lookup_records": len(policy.lookup_records),
+            "lookup_records": len(self._policy.policy().lookup_records),
+            "vmm": self._vmm.status(),
             "wnv": plan.wnv,
             "flow_entropy": plan.flow_entropy,
             "extensions": [extension.name for extension in plan.extensions],
@@ -183,6 +199,18 @@ class Agent:
             "processes": self._processes(),
         }
 
+    def _address_states(self) -> list[Message]:
+        """As the VMM wants them told."""
+        states = self._provider.states()
+        return [
+            {
+                "provider_address": each.provider_address,
+                "virtual_subnet_id": each.virtual_subnet_id,
+                "state": states.get(each.provider_address, AddressState.TENTATIVE),
+            }
+            for each in self._policy.policy().provider_addresses
+        ]
+
     def _processes(self) -> list[Message]:
         return [
             {"pid": os.getpid(), "role": "control"},
@@ -195,6 +223,7 @@ _OF_NOTHING: Message = {
     "duplicate": [],
     "provider_addresses": [],
     "lookup_records": 0,
+    "vmm": None,
     "wnv": "",
     "flow_entropy": True,
     "extensions": [],

@@ -27,7 +27,8 @@ def run(directory: Path) -> int:
     worker.close()
     name_process("tb-control")
     loop = asyncio.new_event_loop()
-    Server(loop, listen(directory / "control.sock"), Agent(loop, control, pid).handle)
+    agent = Agent(loop, control, pid)
+    Server(loop, listen(directory / "control.sock"), agent.handle)
     code = 1
 
     def end() -> None:
@@ -37,6 +38,8 @@ def run(directory: Path) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, end)
     loop.run_forever()
+    agent.close()
+    loop.run_until_complete(loop.shutdown_asyncgens())  # and cancelled tasks get to their ends
     return code
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from testbed.host.orders import WorkerLink
 from testbed.host.pa.addresses import AddressState
@@ -22,6 +22,7 @@ class ProviderSide:
         self._link = link
         self._events = events
         self._space: PaSpace | None = None
+        self.on_state: Callable[[], None] = lambda: None  # called when a PA has another state
         link.on_unresolved = self.resolve
 
     def join(self, plan: HostPlan) -> None:
@@ -72,3 +73,4 @@ class ProviderSide:
 
     def _state_changed(self) -> None:
         self.set_groups(self._link.order("preferred", addresses=self.preferred()))
+        self.on_state()

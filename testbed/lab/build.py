@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
-from testbed.engines.base import Engine, NodeSpec
+from testbed.engines.base import STATEFUL, Engine, NodeSpec
 from testbed.engines.select import by_name
 from testbed.errors import LabError
-from testbed.lab import store
+from testbed.lab import store, vmm
 from testbed.lab.lab import FABRIC, Lab
+from testbed.topology.management import VMM
 from testbed.topology.plan import Plan, VmPlan
 
 Progress = Callable[[str], None]
@@ -63,6 +64,8 @@ def _build(lab: Lab, progress: Progress) -> dict[str, float]:
         phases[name] = round(time.monotonic() - start, 4)
 
     with phase("nodes"):
+        if plan.vmm:
+            vmm.prepare(lab.folder(VMM), plan)
         start_nodes(lab, [host.name for host in plan.hosts], [vm.name for vm in plan.vms], first=True)
     with phase("wiring"):
         wire(lab)
@@ -82,18 +85,25 @@ def start_nodes(lab: Lab, hosts: list[str], vms: list[str], *, first: bool = Fal
     """Start nodes of the lab's Plan; with ``first`` the fabric too."""
     specs = lab.specs(hosts, vms)
     for spec in specs:
-        if spec.role == "host":
+        if spec.role in STATEFUL:
             Path(spec.state_dir).mkdir(parents=True, exist_ok=True)
     if first:
         specs.append(NodeSpec(FABRIC, "fabric", ""))
+        if lab.plan.vmm:  # first, for it takes longest
+            specs.insert(0, NodeSpec(VMM, "vmm", str(lab.folder(VMM))))
     lab.engine.start(lab.ref, specs)
 
 
 def wire(lab: Lab) -> None:
     """Make all switches and links of the Plan."""
+    from testbed.wiring import management
     from testbed.wiring.errors import translated
     from testbed.wiring.fabric import Wiring
 
+    if lab.plan.vmm:
+        with translated("wire the management network"):
+            nodes = {link.node: lab.netns(link.node) for link in lab.plan.vmm.links}
+            management.add(lab.netns(FABRIC), nodes, lab.plan.vmm)
     fabric = lab.plan.fabric
     hosts = {host.name: host for host in lab.plan.hosts}
     netns = {name: lab.netns(name) for name in hosts}
@@ -107,7 +117,8 @@ def configure_hosts(lab: Lab, only: Iterable[str] | None = None) -> None:
     wanted = None if only is None else set(only)
     for position, host in enumerate(lab.plan.hosts):
         if wanted is None or host.name in wanted:
-            lab.ask(host.name, "configure", plan=msgspec.to_builtins(host), position=position)
+            plan = msgspec.to_builtins(host)
+            lab.ask(host.name, "configure", plan=plan, position=position, vmm=vmm.access(lab, host.name))
 
 
 def boot_vms(lab: Lab, vms: Iterable[VmPlan]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testbed.channel import Channel, Message, connect
 from testbed.engines.base import Engine, Node, NodeSpec
@@ -15,7 +15,11 @@ from testbed.errors import BadInput
 from testbed.lab import store
 from testbed.lab.store import LabRecord
 from testbed.namespaces import netns_of
+from testbed.topology.management import VMM
 from testbed.topology.plan import Plan
+
+if TYPE_CHECKING:
+    from testbed.lab.vmm_client import VmmClient
 
 FABRIC = "fabric"
 
@@ -31,6 +35,7 @@ class Lab:
         self._nodes: dict[str, Node] = {}
         self._netns: dict[str, int] = {}
         self._hosts: dict[str, Channel] = {}
+        self._vmm: VmmClient | None = None
 
     @classmethod
     def open(cls, name: str) -> Lab:
@@ -46,6 +51,8 @@ class Lab:
 
     def close(self) -> None:
         """Close all handles; the lab lives on."""
+        if self._vmm:
+            self._vmm.close()
         for name in [*self._nodes]:
             self.forget(name)
 
@@ -59,8 +66,9 @@ class Lab:
             node.close()
 
     def node_names(self) -> list[str]:
-        """Hosts, VMs, then the fabric."""
-        return [*(host.name for host in self.plan.hosts), *(vm.name for vm in self.plan.vms), FABRIC]
+        """Hosts, VMs, the VMM if there is one, then the fabric."""
+        vmm = [VMM] if self.plan.vmm else []
+        return [*(host.name for host in self.plan.hosts), *(vm.name for vm in self.plan.vms), *vmm, FABRIC]
 
     def node(self, name: str) -> Node:
         """An open handle. Raises BadInput for a name the lab does not have, LabError when it is down."""
@@ -82,20 +90,30 @@ class Lab:
         """The control channel of a host."""
         if name not in self._hosts:
             self.node(name)  # fails with the node's last words if it is down
-            self._hosts[name] = connect(Path(self.spec_of_host(name).state_dir) / "control.sock")
+            self._hosts[name] = connect(self.folder(name) / "control.sock")
         return self._hosts[name]
 
     def ask(self, host: str, op: str, **fields: Any) -> Message:
         """One request to a host."""
         return self.host(host).call(op, **fields)[0]
 
-    def spec_of_host(self, name: str) -> NodeSpec:
-        """What the engine starts for a host."""
-        return NodeSpec(name, "host", str(self.ref.directory / "nodes" / name))
+    def vmm(self) -> VmmClient:
+        """The lab's VMM. Raises BadInput when it has none."""
+        if self.plan.vmm is None:
+            raise BadInput(f"{self.record.name} has no VMM: say `vmm: true` in its topology file")
+        if self._vmm is None:
+            from testbed.lab.vmm_client import VmmClient  # an HTTP client, which few verbs need
+
+            self._vmm = VmmClient(self.folder(VMM))
+        return self._vmm
+
+    def folder(self, name: str) -> Path:
+        """The folder of a host or of the VMM."""
+        return self.ref.directory / "nodes" / name
 
     def specs(self, hosts: list[str], vms: list[str]) -> list[NodeSpec]:
         """What the engine starts for these nodes."""
-        specs = [self.spec_of_host(name) for name in hosts]
+        specs = [NodeSpec(name, "host", str(self.folder(name))) for name in hosts]
         for name in vms:
             vm = self.plan.vm(name)
             specs.append(NodeSpec(name, "vm", "", vm.image, vm.command))

@@ -105,6 +105,7 @@ class HostPlan(Struct, frozen=True):
     extensions: tuple[ExtensionPlan, ...] = ()
     wnv: WnvMode = "in-switch"
     flow_entropy: bool = True
+    learning: bool = False  # report addresses that VMs take
 
 
 class VnicPlan(Struct, frozen=True):
@@ -193,8 +194,30 @@ class NetworkPlan(Struct, frozen=True):
     subnets: tuple[SubnetPlan, ...]
 
 
+class ManagementLink(Struct, frozen=True):
+    """A node's link to the management network. interface: the fabric end's kernel name."""
+
+    node: str
+    address: str
+    interface: str
+
+
+class VmmPlan(Struct, frozen=True):
+    """The VMM and the management network: its bridge in the fabric namespace, its links by node.
+
+    address, port: where the VMM answers hosts. pa_pool: the prefix from which it takes PAs.
+    """
+
+    bridge: str
+    prefix_length: int
+    address: str
+    port: int
+    pa_pool: str
+    links: tuple[ManagementLink, ...]
+
+
 class Plan(Struct, frozen=True):
-    """A whole lab."""
+    """A whole lab. vmm: None where the policy is static."""
 
     name: str
     networks: tuple[NetworkPlan, ...]
@@ -202,6 +225,8 @@ class Plan(Struct, frozen=True):
     vms: tuple[VmPlan, ...]
     fabric: FabricPlan
     timers: Timers = "fast"
+    vmm: VmmPlan | None = None
+    learning: bool = True
 
     def host(self, name: str) -> HostPlan:
         """The host called ``name``. Raises KeyError."""

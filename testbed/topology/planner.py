@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable
 
 from testbed.topology.fabric import build_fabric
+from testbed.topology.management import build_management
 from testbed.topology.naming import assign_macs, canonical_mac, network_rdid, vm_mtu
 from testbed.topology.plan import (
     ExtensionPlan,
@@ -36,7 +37,16 @@ def build(topology: Topology, previous: Plan | None = None) -> Plan:
     policies = Policies(networks, vms, pas, ipaddress.ip_network(topology.fabric.pa_pool))
     hosts = tuple(_host(host, macs, topology, policies.host(host.name)) for host in topology.hosts)
     fabric = build_fabric(topology, previous.fabric if previous else None)
-    return Plan(topology.name, networks, hosts, vms, fabric, topology.timers)
+    return Plan(
+        name=topology.name,
+        networks=networks,
+        hosts=hosts,
+        vms=vms,
+        fabric=fabric,
+        timers=topology.timers,
+        vmm=build_management(topology, previous.vmm if previous else None) if topology.vmm else None,
+        learning=topology.learning,
+    )
 
 
 def _host(host: Host, macs: dict[str, str], topology: Topology, policy: HostPolicy) -> HostPlan:
@@ -53,6 +63,8 @@ def _host(host: Host, macs: dict[str, str], topology: Topology, policy: HostPoli
         extensions=tuple(_extension(extension) for extension in host.extensions),
         wnv=host.wnv,
         flow_entropy=host.flow_entropy,
+        # the filter below the switch is that of Windows Server 2012, which learned nothing
+        learning=topology.learning and host.wnv == "in-switch",
     )
 
 

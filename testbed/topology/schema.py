@@ -130,3 +130,5 @@ class Topology(Struct, frozen=True, forbid_unknown_fields=True):
     fabric: Fabric
     links: list[Link]
     timers: Literal["fast", "rfc"] = "fast"
+    vmm: bool = True  # a VMM node owns the policy; false: it is what this file says, and static
+    learning: bool = True  # hosts learn VMs' addresses (2012 R2); false: by policy alone (2012)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import secrets
 import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import uvicorn
 
+from testbed import channel
 from testbed.errors import BadInput, LabError, TestbedError
 from testbed.processes import name_process
 from testbed.topology.plan import decode
+from testbed.vmm import files
 from testbed.vmm.api.app import build
 from testbed.vmm.distribution import Hub
 from testbed.vmm.model import Registration
@@ -25,9 +26,6 @@ from testbed.vmm.rules.hosts import hash_token
 from testbed.vmm.rules.load import load
 from testbed.vmm.store.database import Store
 
-STORE = "vmm.sqlite"
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105 - its name
-HOST_TOKENS = "host-tokens"  # a folder: one file for each host of a loaded Plan
 ENVIRONMENT = "TESTBED_VMM_ADMIN_TOKEN"
 _SHORTEST_TOKEN = 16
 _BACKLOG = 2048
@@ -56,6 +54,8 @@ class VmmServer(uvicorn.Server):
         """Start as uvicorn does; from then on SIGTERM is heard and connections are answered."""
         await super().startup(sockets)
         for each in sockets or ():
+            if each.family == socket.AF_UNIX:
+                continue
             address, port = each.getsockname()[:2]
             print(f"listening on {f'[{address}]' if ':' in address else address}:{port}", flush=True)
 
@@ -71,19 +71,25 @@ def main(arguments: Sequence[str]) -> int:
     os.umask(0o077)
     name_process("tb-vmm")
     try:
-        return run(options.directory, options.listen, options.plan, options.pa_pool)
+        return run(options.directory, options.listen, options.plan, options.pa_pool, options.unix)
     except TestbedError as error:
         print(f"vmm: {error}", file=sys.stderr)
         return error.exit_code
 
 
-def run(directory: Path, listen: str, plan: Path | None = None, pa_pool: str | None = None) -> int:
-    """Serve the store in a directory at "ADDRESS:PORT" (port 0: any), until told to end.
+def run(
+    directory: Path,
+    listen: str,
+    plan: Path | None = None,
+    pa_pool: str | None = None,
+    unix: Path | None = None,
+) -> int:
+    """Serve the store in a directory at "ADDRESS:PORT" (port 0: any) and a Unix socket, until told to end.
 
     Prints the address when connections are taken.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    store = Store(directory / STORE)
+    store = Store(directory / files.STORE)
     try:
         admin_hash = hash_token(admin_token(directory))
         if plan is not None and store.revision == 0:
@@ -99,8 +105,12 @@ def run(directory: Path, listen: str, plan: Path | None = None, pa_pool: str | N
             server_header=False,
             timeout_graceful_shutdown=_GRACE,
         )
-        with _socket(listen) as listener:
-            asyncio.run(VmmServer(config, hub).serve(sockets=[listener]))
+        with ExitStack() as stack:
+            listeners = [stack.enter_context(_socket(listen))]
+            if unix is not None:
+                unix.unlink(missing_ok=True)  # the store's lock is held: it is a dead VMM's
+                listeners.append(stack.enter_context(channel.listen(unix)))
+            asyncio.run(VmmServer(config, hub).serve(sockets=listeners))
     finally:
         store.close()
     return 0
@@ -108,13 +118,13 @@ def run(directory: Path, listen: str, plan: Path | None = None, pa_pool: str | N
 
 def admin_token(directory: Path) -> str:
     """The administrator's token: from the environment, else from its file, made at the first start."""
-    path = directory / ADMIN_TOKEN_FILE
+    path = directory / files.ADMIN_TOKEN
     token = os.environ.get(ENVIRONMENT, "").strip()
     if not token and path.exists():
         token = path.read_text().strip()
     elif not token:
-        token = secrets.token_urlsafe(32)
-        _write_private(path, token)
+        token = files.admin_token()
+        files.write_private(path, token)
     if len(token) < _SHORTEST_TOKEN:
         raise BadInput(f"the administrator's token is short: give {_SHORTEST_TOKEN} characters or more")
     return token
@@ -126,25 +136,19 @@ def _load(store: Store, directory: Path, path: Path, pa_pool: str | None) -> Non
     except (OSError, ValueError) as error:
         raise BadInput(f"{path}: {error}: give a Plan in JSON") from error
     with store.change(bulk=True) as tx:
-        registered = load(tx, plan, pa_pool=pa_pool)
-        _write_tokens(directory / HOST_TOKENS, registered)  # before the store counts on them
+        registered = load(tx, plan, pa_pool=pa_pool, tokens=_tokens(directory / files.HOST_TOKENS))
+        _write_tokens(directory / files.HOST_TOKENS, registered)  # before the store counts on them
+
+
+def _tokens(folder: Path) -> dict[str, str]:
+    """Hosts' tokens that somebody made beforehand."""
+    return {path.name: path.read_text().strip() for path in folder.iterdir()} if folder.exists() else {}
 
 
 def _write_tokens(folder: Path, registered: Sequence[Registration]) -> None:
     folder.mkdir(mode=0o700, exist_ok=True)
     for each in registered:
-        _write_private(folder / each.name, each.token)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Whole or not at all, and for the owner's eyes from the first byte."""
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+        files.write_private(folder / each.name, each.token)
 
 
 def _socket(listen: str) -> socket.socket:
@@ -167,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m testbed.vmm", description="The VMM of a lab.")
     parser.add_argument("--directory", type=Path, required=True, help="where store and tokens are")
     parser.add_argument("--listen", required=True, metavar="ADDRESS:PORT", help="port 0: any free one")
+    parser.add_argument("--unix", type=Path, metavar="PATH", help="a Unix socket to answer on, too")
     parser.add_argument("--plan", type=Path, help="fill an empty store from this Plan (JSON)")
     parser.add_argument("--pa-pool", help="prefix of the PA network; default: that of the Plan's PAs")
     return parser

@@ -146,9 +146,10 @@ class Host(Struct, frozen=True):
 
 
 class NewHost(Struct, frozen=True, forbid_unknown_fields=True):
-    """A host to register."""
+    """A host to register. token: one that it has already ("NAME.SECRET"); default: a new one."""
 
     name: Name
+    token: Annotated[str, Meta(min_length=32, max_length=256)] | None = None
 
 
 class Registration(Struct, frozen=True):

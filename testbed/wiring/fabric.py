@@ -106,8 +106,8 @@ class Wiring:
             },
         )
         set_features(cable.interface, CABLE_FABRIC[cable.wire])
-        index = _index(ip, cable.interface)
-        ip.link("set", index=index, master=_index(ip, cable.switch_interface), state="up")
+        index = index_of(ip, cable.interface)
+        ip.link("set", index=index, master=index_of(ip, cable.switch_interface), state="up")
 
     def _add_hardware(self, cables: Sequence[CablePlan]) -> None:
         if not cables:
@@ -116,7 +116,7 @@ class Wiring:
         try:
             for cable in cables:
                 with in_netns(self._hosts[cable.host]), IPRoute() as ip:
-                    index = _index(ip, cable.nic)
+                    index = index_of(ip, cable.nic)
                     attach_hardware(ip, index, transmit, receive)
                     set_features(cable.nic, CABLE_HOST[cable.wire])
                     ip.link("set", index=index, state="up")
@@ -147,7 +147,7 @@ def _add_switch(ip: Any, name: str) -> None:
     bridged frames go.
     """
     ip.link("add", ifname=name, kind="bridge", br_stp_state=0, **_SNOOPING)
-    index = _index(ip, name)
+    index = index_of(ip, name)
     ip.tc("add", "blackhole", index)
     sysctl.write(sysctl.speaking_ipv6(name))
     ip.addr("add", index=index, address=f"169.254.{index >> 8 & 0xFF}.{index & 0xFF}", prefixlen=32)
@@ -161,13 +161,13 @@ def _add_trunk(ip: Any, trunk: TrunkPlan, mtu: int) -> None:
     one, other = trunk.ends
     ip.link("add", ifname=one.interface, kind="veth", mtu=mtu, peer={"ifname": other.interface, "mtu": mtu})
     for end in trunk.ends:
-        index = _index(ip, end.interface)
-        ip.link("set", index=index, master=_index(ip, end.switch_interface), state="up")
+        index = index_of(ip, end.interface)
+        ip.link("set", index=index, master=index_of(ip, end.switch_interface), state="up")
         # reports and all multicast cross a trunk, so that a join holds on every switch at once
         ip.brport("set", index=index, multicast_router=_ROUTER_PORT)
 
 
-def _index(ip: Any, interface: str) -> int:
+def index_of(ip: Any, interface: str) -> int:
     """Index of an interface in the namespace of ``ip``. Raises LookupError."""
     found = ip.link_lookup(ifname=interface)
     if not found:

@@ -29,6 +29,9 @@ SILENT = {
     "bridge/bridge-nf-call-ip6tables": 0,
 }
 
+# A node that passes nothing on between its networks, whatever the machine does.
+NO_ROUTER = {"ipv4/ip_forward": 0}
+
 # A VM has IPv6 whatever the container engine decided.
 GUEST = {
     "ipv6/conf/all/disable_ipv6": 0,

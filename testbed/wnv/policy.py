@@ -20,7 +20,7 @@ from testbed.wnv.objects import KINDS, Fields, PolicyObject, describe, key_of
 
 Key: TypeAlias = tuple[Any, ...]
 Snapshot: TypeAlias = tuple[dict[str, dict[Key, PolicyObject]], dict[tuple[str, int], str], dict[str, Key]]
-_UNSPECIFIED = ("0.0.0.0", "::")
+UNSPECIFIED = ("0.0.0.0", "::")
 _NAMED = 5  # how many objects a message lists
 
 
@@ -73,6 +73,12 @@ class PolicyStore:
         """The objects of one kind."""
         objects.properties(kind)
         return tuple(self._objects[kind].values())
+
+    def record_of(self, vsid: int, ca: str) -> LookupRecord | None:
+        """The lookup record of a CA, in canonical text."""
+        mac = self._macs.get((ca, vsid))
+        found = self._objects["lookup-records"].get((ca, vsid, mac))
+        return found if isinstance(found, LookupRecord) else None
 
     def add(self, kind: str, fields: Fields) -> Sequence[Change]:
         """The change that adds an object. Raises BadInput."""
@@ -236,7 +242,7 @@ class PolicyStore:
 
     def _index(self, old: Any, new: Any) -> None:
         for record in (old, new):
-            if record is None or record.customer_address in _UNSPECIFIED:
+            if record is None or record.customer_address in UNSPECIFIED:
                 continue
             place = record.customer_address, record.virtual_subnet_id
             outside = objects.outside_address(record)

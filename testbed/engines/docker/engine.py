@@ -6,7 +6,7 @@ Whose a container is stands in its labels; nothing is ever found by name.
 ``testbed.lab``    the lab's id
 ``testbed.name``   the lab's name
 ``testbed.node``   the node's name
-``testbed.role``   host, vm or fabric
+``testbed.role``   host, vm, vmm or fabric
 ``testbed.state``  the lab's folder
 ``testbed.owner``  pid:start time of the process that started it (:mod:`testbed.processes`)
 =================  ====================================================================
@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from testbed.engines.base import LabRef, Node, NodeSpec
+from testbed.engines.base import STATEFUL, LabRef, Node, NodeSpec
 from testbed.engines.docker import image
 from testbed.engines.docker.client import PARALLEL, available, connect, translated
 from testbed.errors import LabError
@@ -39,9 +39,10 @@ __all__ = ["DockerEngine", "available"]
 CAPABILITIES = ["NET_ADMIN", "NET_RAW"]
 # Docker switches IPv6 off in a container without network.
 SYSCTLS = {"net.ipv6.conf.all.disable_ipv6": "0", "net.ipv6.conf.default.disable_ipv6": "0"}
-STATE = "/run/testbed"  # the host's state_dir as the host sees it
+STATE = "/run/testbed"  # a node's state_dir as the node sees it
 COMMANDS = {
     "host": ("python3", "-m", "testbed.host", STATE),
+    "vmm": ("python3", "-m", "testbed.vmm.node", STATE),
     "vm": ("sleep", "infinity"),
     "fabric": ("sleep", "infinity"),
 }
@@ -158,7 +159,7 @@ class DockerEngine:
         me = ProcessId.own()
         labels = {"lab": lab.id, "name": lab.name, "node": spec.name, "role": spec.role}
         labels |= {"state": str(lab.directory), "owner": f"{me.pid}:{me.start_time}"}
-        mounts = [Mount(STATE, spec.state_dir, type="bind")] if spec.role == "host" else []
+        mounts = [Mount(STATE, spec.state_dir, type="bind")] if spec.role in STATEFUL else []
         command = spec.command or (None if spec.image else COMMANDS[spec.role])
         client = self._client
         with translated(f"start {spec.name}"):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from testbed import namespaces
-from testbed.engines.base import NodeSpec
+from testbed.engines.base import STATEFUL, NodeSpec
 from testbed.engines.namespaces import mounts
 from testbed.host import main as host
 from testbed.processes import name_process
@@ -65,7 +65,7 @@ def _become(spec: NodeSpec, log: Path, report: int) -> None:
             | namespaces.CLONE_NEWIPC
         )
         socket.sethostname(spec.name)
-        mounts.prepare_node(spec.state_dir if spec.role == "host" else None)
+        mounts.prepare_node(spec.state_dir if spec.role in STATEFUL else None)
         os.chdir("/")
         os.write(report, _READY)
         os.close(report)
@@ -112,16 +112,19 @@ def _init(spec: NodeSpec) -> int:
 
 
 def _has_program(spec: NodeSpec) -> bool:
-    return spec.role == "host" or spec.command is not None
+    return spec.role in STATEFUL or spec.command is not None
 
 
 def _program(spec: NodeSpec) -> int:
-    if spec.command is None:
+    if spec.role == "host":
         return host.run(mounts.NODE_FOLDER)
+    command = spec.command or ()
+    if spec.role == "vmm":  # a fresh interpreter: what it imports is large, and nobody else's
+        command = (sys.executable, "-P", "-m", "testbed.vmm.node", str(mounts.NODE_FOLDER))
     try:
-        os.execvp(spec.command[0], spec.command)
+        os.execvp(command[0], command)
     except OSError as error:
-        print(f"{spec.command[0]}: {error.strerror}", file=sys.stderr)
+        print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return _CANNOT_EXECUTE
 
 

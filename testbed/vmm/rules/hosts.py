@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 
+from testbed.vmm.files import host_token
 from testbed.vmm.model import Host, NewHost, Registration
-from testbed.vmm.refusals import Conflict, Missing
+from testbed.vmm.refusals import Conflict, Malformed, Missing
 from testbed.vmm.rules import policy
 from testbed.vmm.store.database import Reader, Transaction
 from testbed.vmm.store.tables import HOSTS, PROVIDER_ADDRESSES, PROVIDER_ROUTES, VMS
-
-_SECRET = 32  # bytes
 
 
 def hash_token(token: str) -> str:
@@ -31,7 +29,9 @@ def register(tx: Transaction, order: NewHost) -> Registration:
     if tx.get(HOSTS, order.name):
         remedy = "use the token it was given, or remove the host first"
         raise Conflict(f"host {order.name} is registered already", remedy)
-    token = f"{order.name}.{secrets.token_urlsafe(_SECRET)}"
+    token = order.token or host_token(order.name)
+    if not token.startswith(f"{order.name}."):
+        raise Malformed(f"host {order.name}: this is no token of its", "write it as NAME.SECRET")
     tx.put(HOSTS, Host(order.name, tx.time, hash_token(token)))
     tx.event("host", order.name, order.name, change="registered")
     return Registration(order.name, token)

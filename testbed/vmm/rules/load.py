@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 
 from testbed.topology.plan import Plan, VmPlan
 from testbed.vmm.model import (
@@ -31,14 +32,15 @@ def load(
     *,
     pa_pool: str | None = None,
     dynamic_address_limit: int = DYNAMIC_ADDRESS_LIMIT,
+    tokens: Mapping[str, str] | None = None,
 ) -> list[Registration]:
     """Networks, hosts, PAs and VMs of a Plan. Raises Conflict when the store is not empty.
 
-    pa_pool: the prefix of the PA network; default that in which the Plan's PAs lie.
+    pa_pool: the prefix of the PA network; default the Plan's. tokens: those that hosts have already.
     """
     if any(tx.count(table) for table in (NETWORKS, HOSTS, POOLS)):
         raise Conflict("the store is not empty", "load a Plan into a new store")
-    _pa_pool(tx, plan, pa_pool)
+    _pa_pool(tx, plan, pa_pool or (plan.vmm.pa_pool if plan.vmm else None))
     for network in plan.networks:
         networks.add_network(tx, NewNetwork(network.name, network.rdid))
         for subnet in network.subnets:
@@ -53,7 +55,9 @@ def load(
                     subnet.multicast,
                 ),
             )
-    registered = [hosts.register(tx, NewHost(host.name)) for host in plan.hosts]
+    registered = [
+        hosts.register(tx, NewHost(host.name, (tokens or {}).get(host.name))) for host in plan.hosts
+    ]
     for host in plan.hosts:
         for pa in host.policy.provider_addresses:
             orders.add_provider_address(

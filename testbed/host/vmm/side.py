@@ -1,0 +1,98 @@
+"""What a host does with its link to the VMM: takes its policy over it, tells it how its PAs are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from testbed.channel import Message
+from testbed.host.policy import PolicyControl
+from testbed.host.vmm.link import Access, Handlers, VmmLink
+
+_PAUSE = 0.5  # seconds until what could not be told is told again
+
+
+class VmmSide:
+    """The VMM as a host sees it. ``address_states``: [{"provider_address", "virtual_subnet_id", "state"}]."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        policy: PolicyControl,
+        address_states: Callable[[], list[Message]],
+    ) -> None:
+        self._loop = loop
+        self._policy = policy
+        self._address_states = address_states
+        self._link: VmmLink | None = None
+        self._reporting: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+
+    def join(self, host: str, access: Message | None) -> None:
+        """Be a host of the VMM that ``access`` describes, or of none; the same one is kept."""
+        wanted = None if access is None else msgspec.convert(access, Access)
+        if self._link is not None and self._link.access == wanted:
+            return
+        self.close()
+        if wanted is not None:
+            handlers = Handlers(self._policy.reset, self._policy.follow, self._in_step)
+            self._link = VmmLink(self._loop, host, wanted, handlers)
+            self._reporting = self._loop.create_task(self._report())
+
+    def close(self) -> None:
+        """Part from the VMM."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._reporting is not None:
+            self._reporting.cancel()
+            self._reporting = None
+
+    @property
+    def owns_policy(self) -> bool:
+        """Whether the VMM has said what the policy is: from then on no Plan says it."""
+        return self._link is not None and self._link.revision is not None
+
+    def status(self) -> Message | None:
+        """How far the host is; None without a VMM."""
+        link = self._link
+        if link is None:
+            return None
+        return {
+            "connected": link.connected,
+            "revision": link.revision,
+            "store": link.store,
+            "error": link.error,
+        }
+
+    def resync(self) -> None:
+        """Take the whole policy from the VMM anew: what was changed by hand is gone."""
+        if self._link is not None:
+            self._link.resync()
+
+    def addresses_changed(self) -> None:
+        """A PA has another state: the VMM is to know."""
+        self._news.set()
+
+    def _in_step(self) -> None:
+        self._news.set()
+
+    async def _report(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            link = self._link
+            if link is None or link.revision is None:
+                continue
+            report: dict[str, Any] = {
+                "revision": link.revision,
+                "provider_addresses": self._address_states(),
+            }
+            try:
+                await link.call("POST", "/report", report)
+            except OSError:
+                await asyncio.sleep(_PAUSE)  # the VMM is away
+                self._news.set()
