@@ -1,10 +1,10 @@
 """The control process of a host: owns policy and PA space, gives its worker orders, answers requests.
 
-Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a HostPlan, and the host's
-position in the lab, and how it reaches the VMM; may be sent again with a changed plan), ``attach-port`` (with the TAP queue's
-descriptor), ``detach-port``, ``set-port``, ``policy`` (see :mod:`testbed.host.policy`),
-``resync`` (with the VMM), ``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when the
-worker has acknowledged it.
+Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a HostPlan, the host's
+position in the lab, and how it reaches the VMM; may be sent again with a changed plan),
+``attach-port`` (with the TAP queue's descriptor), ``detach-port``, ``set-port``, ``policy`` (see
+:mod:`testbed.host.policy`), ``resync`` (with the VMM), ``select-next-hop``, ``status``, ``counters``,
+``events``, ``extension``. A change is answered when the worker has acknowledged it.
 """
 
 from __future__ import annotations

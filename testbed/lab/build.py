@@ -155,6 +155,8 @@ def wait_ready(lab: Lab, vms: Iterable[VmPlan]) -> None:
             if time.monotonic() > deadline:
                 raise LabError(f"{host.name}: provider addresses still tentative: {', '.join(tentative)}")
             time.sleep(0.01)  # a poll with a deadline
+    if lab.plan.vmm:
+        vmm.wait_in_step(lab, [host.name for host in lab.plan.hosts], deadline)
     for vm in vms:
         guest.wait_until_settled(lab.netns(vm.name), vm, deadline)
         if select.select([lab.node(vm.name).pidfd], [], [], 0)[0]:  # its command has ended meanwhile

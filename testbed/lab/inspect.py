@@ -9,6 +9,7 @@ from testbed.channel import Message
 from testbed.errors import BadInput, LabError
 from testbed.lab.lab import FABRIC, Lab
 from testbed.processes import in_pid_namespace_of, pss_bytes
+from testbed.topology.management import VMM
 
 
 def inspect(lab: Lab) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def inspect(lab: Lab) -> dict[str, Any]:
         "ready": lab.record.ready and settled,
         "phases": lab.record.phases,
         "fabric": {"switches": _switches(lab)},
+        "vmm": _vmm(lab),
         "hosts": hosts,
         "vms": vms,
     }
@@ -47,6 +49,7 @@ def _host(lab: Lab, name: str) -> dict[str, Any]:
         "nics": status["nics"],
         "ports": status["ports"],
         "lookup_records": status["lookup_records"],
+        "vmm": status["vmm"],
         "processes": processes(lab, name, status),
     }
 
@@ -60,6 +63,21 @@ def processes(lab: Lab, host: str, status: Message | None = None) -> list[dict[s
         for process in status["processes"]
         if (pid := outside.get(process["pid"]))
     ]
+
+
+def _vmm(lab: Lab) -> dict[str, Any] | None:
+    """The VMM's revision and its processes; None where there is none."""
+    plan = lab.plan.vmm
+    if plan is None:
+        return None
+    base = {"name": VMM, "address": plan.address, "port": plan.port}
+    try:
+        revision = lab.vmm().get("/status")["revision"]
+    except (LabError, BadInput) as error:
+        return {**base, "error": str(error), "revision": None, "processes": []}
+    found = in_pid_namespace_of(lab.node(VMM).pid)
+    rows = [{"pid": pid, "role": "vmm", "pss_bytes": pss_bytes(pid)} for pid in found.values()]
+    return {**base, "revision": revision, "processes": rows}
 
 
 def _vm(lab: Lab, name: str, vsids: dict[str, int]) -> list[dict[str, Any]]:
@@ -106,10 +124,11 @@ def _switches(lab: Lab) -> list[dict[str, Any]]:
         peers[other.interface] = {"port": other.port, "switch": one.switch}
     return [
         {
-            "name": names.get(bridge, bridge),
+            "name": names[bridge],
             "ports": [{"interface": interface, **peers.get(interface, {})} for interface in ports],
         }
         for bridge, ports in live.items()
+        if bridge in names
     ]
 
 

@@ -93,7 +93,7 @@ class Connection:
                     async with asyncio.timeout(self._seconds):
                         data = await self._reader.read(_READ)
                     self._http.receive_data(data)
-                elif isinstance(event, type) or isinstance(event, h11.ConnectionClosed):
+                elif isinstance(event, type | h11.ConnectionClosed):
                     raise ConnectionResetError("the VMM has closed the connection")
                 else:
                     return event
