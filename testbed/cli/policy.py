@@ -40,6 +40,7 @@ _TYPES = ["Static", "Dynamic", "L2Only", "GatewayWildcard"]
 @click.argument("object", metavar="OBJECT", type=click.Choice([*OBJECTS]))
 @click.argument("verb", default="list", type=click.Choice(["list", "add", "set", "remove"]))
 @click.option("--host", metavar="HOST", help="Default: every host that has policy of the VSID's network.")
+@click.option("--local", is_flag=True, help="Change one host behind the VMM's back, until its next resync.")
 @click.option("--customer-address", metavar="CA")
 @click.option("--virtual-subnet-id", metavar="VSID", type=int)
 @click.option("--mac-address", metavar="MAC")
@@ -59,10 +60,13 @@ _TYPES = ["Static", "Dynamic", "L2Only", "GatewayWildcard"]
 @click.option("--source-virtual-subnet-id", metavar="VSID", type=int)
 @click.option("--source-customer-address", metavar="CA")
 @format_option
-def policy(name: str, verb: str, host: str | None, rule: str | None, output: str, **options: Any) -> None:
+def policy(
+    name: str, verb: str, host: str | None, local: bool, rule: str | None, output: str, **options: Any
+) -> None:
     """Show and change the network policy of a running lab.
 
-    A change holds on all hosts or on none; what was refused has changed nothing.
+    Where the lab has a VMM, that decides and the hosts concerned follow; else a change holds on all
+    hosts or on none. What was refused has changed nothing.
     """
     from testbed.lab import policy as lab_policy
     from testbed.lab.lab import Lab
@@ -80,7 +84,8 @@ def policy(name: str, verb: str, host: str | None, rule: str | None, output: str
         else:
             if verb == "add":
                 _need_all(object_, fields)
-            _show_changes(object_, lab_policy.change(lab, object_, verb, fields, host), output)
+            changes = lab_policy.change(lab, object_, verb, fields, host, local=local)
+            _show_changes(object_, changes, output)
 
 
 def _fields(object_: str, options: dict[str, Any]) -> dict[str, Any]:

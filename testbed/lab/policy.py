@@ -1,4 +1,7 @@
-"""Policy of a running lab: the objects of its hosts, and changes that hold on all of them or on none."""
+"""Policy of a running lab: the objects of its hosts, and changes that hold on all of them or on none.
+
+Where a VMM owns the policy, changes are its business (testbed.lab.policy_owner).
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from testbed.errors import BadInput, LabError
+from testbed.lab import policy_owner
 from testbed.lab.lab import Lab
 from testbed.wnv.objects import partial
 
 Fields = dict[str, Any]
-_OF_ONE_HOST = ("provider-addresses", "provider-routes")
 
 
 def objects(lab: Lab, kind: str, host: str | None) -> list[Fields]:
@@ -23,12 +26,19 @@ def objects(lab: Lab, kind: str, host: str | None) -> list[Fields]:
     ]
 
 
-def change(lab: Lab, kind: str, verb: str, fields: Fields, host: str | None) -> list[Fields]:
+def change(
+    lab: Lab, kind: str, verb: str, fields: Fields, host: str | None, *, local: bool = False
+) -> list[Fields]:
     """Add, set or remove; the changes made: {"host", "kind", "old", "new"}.
 
-    Without ``host`` every host that has policy of the network that ``fields`` belong to. All of them are
-    asked first. Raises BadInput with a host's reason, and then nothing has changed.
+    With a VMM it is that which changes; ``local``: one host alone, until it is in step with the VMM again.
+    Without one and without ``host`` every host that has policy of the network that ``fields`` belong to.
+    All of them are asked first. Raises BadInput with a host's reason, and then nothing has changed.
     """
+    if local and host is None:
+        raise BadInput("--local changes one host alone: say which with --host")
+    if lab.plan.vmm and not local:
+        return policy_owner.change(lab, kind, verb, fields, host)
     hosts = [host] if host else _concerned(lab, kind, fields)
     for name in hosts:
         _ask(lab, name, verb, object=kind, fields=fields, check=True)
@@ -70,7 +80,7 @@ def drifted(lab: Lab, hosts: Iterable[str]) -> list[str]:
 
 def _concerned(lab: Lab, kind: str, fields: Fields) -> list[str]:
     """The hosts that have policy of the VSID or routing domain that the fields name."""
-    if kind in _OF_ONE_HOST:
+    if kind in policy_owner.OF_ONE_HOST:
         raise BadInput(f"{kind} belong to one host: say which with --host")
     fields = partial(kind, fields)
     rdid, vsid = fields.get("routing_domain_id"), fields.get("virtual_subnet_id")

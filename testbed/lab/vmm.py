@@ -13,6 +13,8 @@ from testbed.topology.management import VMM
 from testbed.topology.plan import Plan, encode
 from testbed.vmm import files
 
+RESYNC_SECONDS = 15.0
+
 
 def prepare(folder: Path, plan: Plan) -> None:
     """What the VMM of a new lab finds in its folder: the Plan, the administrator's and the hosts' tokens."""

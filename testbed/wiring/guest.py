@@ -52,6 +52,25 @@ def configure(netns: int, vm: VmPlan, timers: Timers) -> None:
                 ip.route("add", dst=default, gateway=gateway, oif=index)
 
 
+def change_addresses(netns: int, old: VnicPlan, new: VnicPlan) -> None:
+    """Give an adapter the addresses of ``new`` and take those of ``old`` away that it is to have no more."""
+    with in_netns(netns), IPRoute() as ip:
+        index = ip.link_lookup(ifname=new.interface)[0]
+        have = _addresses_of(ip, index)
+        for text in new.addresses:
+            if text not in have:
+                address, _, length = text.partition("/")
+                ip.addr("add", index=index, address=address, prefixlen=int(length))
+        for text in set(old.addresses) - {*new.addresses}:
+            if text in have:
+                address, _, length = text.partition("/")
+                ip.addr("del", index=index, address=address, prefixlen=int(length))
+
+
+def _addresses_of(ip: Any, index: int) -> set[str]:
+    return {f"{entry.get('address')}/{entry['prefixlen']}" for entry in ip.get_addr(index=index)}
+
+
 def addresses(netns: int) -> dict[str, list[dict[str, Any]]]:
     """Live addresses by interface: [{"address": "10.0.0.5/24", "tentative", "duplicate"}], without ``lo``."""
     found: dict[str, list[dict[str, Any]]] = {}

@@ -32,8 +32,10 @@ SILENT = {
 # A node that passes nothing on between its networks, whatever the machine does.
 NO_ROUTER = {"ipv4/ip_forward": 0}
 
-# A VM has IPv6 whatever the container engine decided.
+# A VM has IPv6 whatever the container engine decided, and an address of it may go without taking its
+# subnet's other addresses along, as is usual where systemd sets it.
 GUEST = {
+    "ipv4/conf/all/promote_secondaries": 1,
     "ipv6/conf/all/disable_ipv6": 0,
     "ipv6/conf/default/disable_ipv6": 0,
     "ipv6/conf/default/accept_ra": 0,
