@@ -12,7 +12,7 @@ from testbed.errors import BadInput
 @click.argument("name")
 @click.argument("verb", type=click.Choice(["add", "remove", "set-address"]))
 @click.argument("vm")
-@click.argument("addresses", nargs=-1, metavar="[ADDRESS...]")
+@click.argument("address", nargs=-1)
 @click.option("--host", metavar="HOST", help="add: where the VM is to run.")
 @click.option("--virtual-subnet-id", "vsid", metavar="VSID", type=int, help="add: its virtual subnet.")
 @click.option("--learn", is_flag=True, help="add: no address; it is learned when the VM takes one (DHCP).")
@@ -22,7 +22,7 @@ def vm(
     name: str,
     verb: str,
     vm: str,
-    addresses: tuple[str, ...],
+    address: tuple[str, ...],
     host: str | None,
     vsid: int | None,
     learn: bool,
@@ -37,7 +37,7 @@ def vm(
     from testbed.lab import vms
     from testbed.lab.lab import Lab
 
-    _check(verb, addresses, host, vsid, learn=learn)
+    _check(verb, address, host, vsid, learn=learn)
     with Lab.open(name) as lab:
         if verb == "remove":
             vms.remove(lab, vm)
@@ -46,9 +46,9 @@ def vm(
             if verb == "add":
                 assert host is not None
                 assert vsid is not None
-                plan = vms.add(lab, vm, host, vsid, addresses, learn=learn)
+                plan = vms.add(lab, vm, host, vsid, address, learn=learn)
             else:
-                plan = vms.set_address(lab, vm, interface, addresses)
+                plan = vms.set_address(lab, vm, interface, address)
             done = {
                 "vm": vm,
                 "host": plan.host,

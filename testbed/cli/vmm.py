@@ -11,35 +11,35 @@ import click
 from testbed.cli.output import format_option, print_json, print_table
 from testbed.errors import BadInput
 
-OBJECTS = ("networks", "pools", "hosts", "vms", "events", "resync")
+VIEWS = ("networks", "pools", "hosts", "vms", "events", "resync")
 
 
 @click.command()
 @click.argument("name")
-@click.argument("what", metavar="OBJECT", type=click.Choice(OBJECTS))
+@click.argument("view", type=click.Choice(VIEWS))
 @click.option("--follow", is_flag=True, help="events: go on with those to come.")
 @click.option("--kind", metavar="KIND", help="events: of this kind only, such as customer-address.")
 @click.option("--host", metavar="HOST", help="resync: this host only.")
 @format_option
-def vmm(name: str, what: str, follow: bool, kind: str | None, host: str | None, output: str) -> None:
+def vmm(name: str, view: str, follow: bool, kind: str | None, host: str | None, output: str) -> None:
     """Show what the VMM of a running lab knows; resync has hosts take their whole policy anew.
 
-    OBJECT is networks, pools, hosts, vms, events or resync.
+    VIEW is networks, pools, hosts, vms, events or resync.
     """
     from testbed.lab.lab import Lab
 
-    if what != "events" and (follow or kind):
-        raise BadInput(f"vmm {what}: --follow and --kind belong to events")
-    if what != "resync" and host:
-        raise BadInput(f"vmm {what}: --host belongs to resync")
+    if view != "events" and (follow or kind):
+        raise BadInput(f"vmm {view}: --follow and --kind belong to events")
+    if view != "resync" and host:
+        raise BadInput(f"vmm {view}: --host belongs to resync")
     with Lab.open(name) as lab:
         client = lab.vmm()
-        if what == "events":
+        if view == "events":
             _events(client, output, kind, follow=follow)
-        elif what == "resync":
+        elif view == "resync":
             _resync(lab, host, output)
         else:
-            rows, columns = _READERS[what](client)
+            rows, columns = _READERS[view](client)
             _show(rows, columns, output)
 
 

@@ -27,6 +27,8 @@ from yaml.events import (
 MAX_NODES = 100_000  # after the expansion of aliases
 MAX_DEPTH = 32
 
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep; make it flatter"
+
 Path = tuple[str | int, ...]
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -140,6 +142,8 @@ class _Parser:
             event: Event = self._loader.get_event()
         except yaml.MarkedYAMLError as error:
             mark, begin = error.problem_mark or error.context_mark, error.context_mark
+            if "nesting" in (error.problem or ""):  # newer versions of libyaml have a limit of their own
+                raise YamlError(mark.line if mark else 0, _TOO_DEEP) from None
             what = f"{error.context or ''} {error.problem or ''}".strip()
             earlier = begin.line if begin and mark and begin.line != mark.line else None
             if earlier is not None:
@@ -162,7 +166,7 @@ class _Parser:
         if isinstance(event, AliasEvent):
             return self._alias(event, path)
         if depth > MAX_DEPTH:
-            raise YamlError(line, f"nested more than {MAX_DEPTH} levels deep; make it flatter", dotted(path))
+            raise YamlError(line, _TOO_DEEP, dotted(path))
         assert isinstance(event, (ScalarEvent, SequenceStartEvent, MappingStartEvent))
         anchor, tag = event.anchor, event.tag
         if tag not in (None, "!", _TAG + "str", _TAG + "seq", _TAG + "map"):

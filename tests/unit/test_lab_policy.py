@@ -20,7 +20,7 @@ class Hosts:
 
     def __init__(self, **vsids: list[int]) -> None:
         self.record = SimpleNamespace(name="lab")
-        self.plan = SimpleNamespace(hosts=[SimpleNamespace(name=name) for name in vsids], vms=[])
+        self.plan = SimpleNamespace(hosts=[SimpleNamespace(name=name) for name in vsids], vms=[], vmm=None)
         self.asked: list[tuple[str, str, bool]] = []
         self.fails: dict[tuple[str, bool], Exception] = {}
         self._vsids = vsids
