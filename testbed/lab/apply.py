@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from testbed.lab import build, store
+from testbed.errors import BadInput
+from testbed.lab import build, store, vmm
 from testbed.lab.build import Progress
 from testbed.lab.lab import FABRIC, Lab
 from testbed.lab.policy import drifted
@@ -21,8 +22,15 @@ def describe(changes: PlanDiff) -> dict[str, Any]:
 
 
 def changes_to(lab: Lab, new: Plan) -> PlanDiff:
-    """What has to be done to the running lab; a policy that was changed by hand counts as different."""
+    """What has to be done to the running lab; a policy that was changed by hand counts as different.
+
+    Where there is a VMM, that knows what its hosts are to have: theirs differs if it is not in step.
+    """
+    if (lab.plan.vmm is None) != (new.vmm is None):
+        raise BadInput("a VMM can't be added to a running lab, nor removed: `testbed down` and `up` do it")
     changes = diff(lab.plan, new)
+    if new.vmm is not None:
+        changes = msgspec.structs.replace(changes, policy=())
     staying = {host.name for host in new.hosts} - {*changes.hosts.added, *changes.hosts.changed}
     policy = {*changes.policy, *drifted(lab, staying)}
     return msgspec.structs.replace(changes, policy=tuple(h.name for h in new.hosts if h.name in policy))
@@ -41,6 +49,8 @@ def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
     with translated(f"change {lab.record.name}"):
         progress("removing")
         _remove(lab, changes)
+        if new.vmm is not None:
+            vmm.converge(lab, new)
         lab.plan = new
         store.save_plan(lab.record.name, new)  # from here on `down` and a second `apply` know what may exist
         progress("adding")
@@ -51,6 +61,7 @@ def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
 
 
 def _remove(lab: Lab, changes: PlanDiff) -> None:
+    from testbed.wiring import management
     from testbed.wiring.fabric import Wiring
 
     hosts = {*changes.hosts.removed, *changes.hosts.changed}
@@ -65,6 +76,8 @@ def _remove(lab: Lab, changes: PlanDiff) -> None:
         _named_cables(fabric.cables, {*changes.cables.removed, *changes.cables.changed}),
         _named_trunks(fabric.trunks, {*changes.trunks.removed, *changes.trunks.changed}),
     )
+    if lab.plan.vmm:
+        management.remove(lab.netns(FABRIC), hosts, lab.plan.vmm)
     gone = sorted(hosts | vms)
     for name in gone:
         lab.forget(name)
@@ -72,12 +85,15 @@ def _remove(lab: Lab, changes: PlanDiff) -> None:
 
 
 def _add(lab: Lab, changes: PlanDiff) -> None:
+    from testbed.wiring import management
     from testbed.wiring.fabric import Wiring
 
     plan, fabric = lab.plan, lab.plan.fabric
     hosts = [*changes.hosts.added, *changes.hosts.changed]
     vms = [*changes.vms.added, *changes.vms.changed]
     build.start_nodes(lab, hosts, vms)
+    if plan.vmm:
+        management.add(lab.netns(FABRIC), {name: lab.netns(name) for name in hosts}, plan.vmm, bridge=False)
     wiring = Wiring(lab.netns(FABRIC), {host.name: lab.netns(host.name) for host in plan.hosts})
     wiring.add(
         _named_switches(fabric.switches, {*changes.switches.added, *changes.switches.changed}),
@@ -87,7 +103,10 @@ def _add(lab: Lab, changes: PlanDiff) -> None:
         fabric.pa_mtu,
     )
     wiring.set_wire([cable for cable in fabric.cables if _cable_name(cable) in changes.rewired])
-    build.configure_hosts(lab, {*hosts, *changes.policy})
+    resync = set(changes.policy) if plan.vmm else set()
+    build.configure_hosts(lab, {*hosts, *changes.policy} - resync)
+    for name in sorted(resync):
+        lab.ask(name, "resync")
     build.boot_vms(lab, [plan.vm(name) for name in vms])
 
 

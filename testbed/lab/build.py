@@ -18,7 +18,7 @@ from testbed.errors import LabError
 from testbed.lab import store, vmm
 from testbed.lab.lab import FABRIC, Lab
 from testbed.topology.management import VMM
-from testbed.topology.plan import Plan, VmPlan
+from testbed.topology.plan import HostPolicy, Plan, VmPlan
 
 Progress = Callable[[str], None]
 
@@ -117,6 +117,8 @@ def configure_hosts(lab: Lab, only: Iterable[str] | None = None) -> None:
     wanted = None if only is None else set(only)
     for position, host in enumerate(lab.plan.hosts):
         if wanted is None or host.name in wanted:
+            if lab.plan.vmm and wanted is not None:  # it is at work, and knows better than the Plan
+                host = msgspec.structs.replace(host, policy=HostPolicy())
             plan = msgspec.to_builtins(host)
             lab.ask(host.name, "configure", plan=plan, position=position, vmm=vmm.access(lab, host.name))
 

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from testbed.channel import Message
 from testbed.errors import LabError
 from testbed.lab.lab import Lab
@@ -40,6 +42,13 @@ def access(lab: Lab, host: str) -> Message | None:
     if plan is None:
         return None
     return {"address": plan.address, "port": plan.port, "token": token_of(lab.folder(VMM), host)}
+
+
+def converge(lab: Lab, plan: Plan) -> None:
+    """Have the VMM take over a changed Plan. Raises BadInput with its reason, and then nothing has changed."""
+    folder = lab.folder(VMM)
+    tokens = {host.name: token_of(folder, host.name) for host in plan.hosts}
+    lab.vmm().put("/plan", {"plan": msgspec.to_builtins(plan), "tokens": tokens})
 
 
 def wait_in_step(lab: Lab, hosts: Iterable[str], deadline: float, revision: int = 0) -> None:
