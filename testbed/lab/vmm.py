@@ -45,7 +45,7 @@ def access(lab: Lab, host: str) -> Message | None:
 
 
 def converge(lab: Lab, plan: Plan) -> None:
-    """Have the VMM take over a changed Plan. Raises BadInput with its reason, and then nothing has changed."""
+    """Have the VMM take over a changed Plan. Raises BadInput with its reason; then nothing has changed."""
     folder = lab.folder(VMM)
     tokens = {host.name: token_of(folder, host.name) for host in plan.hosts}
     lab.vmm().put("/plan", {"plan": msgspec.to_builtins(plan), "tokens": tokens})
