@@ -75,6 +75,9 @@ class Engine(Protocol):
     def open(self, lab: LabRef, name: str) -> Node:
         """Open a running node. Raises LabError when it does not run (with its last log lines)."""
 
+    def close(self) -> None:
+        """Give up what this process has open of labs; they live on, and can be opened again."""
+
     def commit(self, lab: LabRef) -> None:
         """The lab is complete: from now on it outlives the process that started it."""
 

@@ -55,6 +55,7 @@ class Lab:
             self._vmm.close()
         for name in [*self._nodes]:
             self.forget(name)
+        self.engine.close()
 
     def forget(self, name: str) -> None:
         """Close the handles of one node."""

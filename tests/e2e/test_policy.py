@@ -1,4 +1,4 @@
-"""testbed policy, vnic, events: the network policy of a running lab, changed by hand."""
+"""testbed policy, vnic, events: the policy of a running lab, changed by hand; without a VMM unless said."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from support.labs import Lab
 pytestmark = pytest.mark.e2e
 
 SECONDS = 10.0
+STATIC = ("--set", "vmm=false")
 BLUE2 = ("--customer-address", "10.0.0.6", "--virtual-subnet-id", 5001)
 SEND = """
 import socket, sys
@@ -47,7 +48,7 @@ def options(record: dict[str, Any]) -> list[Any]:
 def test_a_removed_record_stops_traffic_at_once_and_an_added_one_restores_it(
     cli: Cli, running: Callable[..., Any]
 ) -> None:
-    with running(cli, TWO_HOSTS) as lab:
+    with running(cli, TWO_HOSTS, *STATIC) as lab:
         assert answers(lab)
         before = records(lab)
         done = cli.json("policy", lab.name, "lookup-records", "remove", *BLUE2)["changes"]
@@ -64,7 +65,7 @@ def test_a_removed_record_stops_traffic_at_once_and_an_added_one_restores_it(
 
 
 def test_what_one_host_refuses_changes_none(cli: Cli, running: Callable[..., Any]) -> None:
-    with running(cli, TWO_HOSTS) as lab:
+    with running(cli, TWO_HOSTS, *STATIC) as lab:
         new = (
             "--customer-address",
             "10.0.0.9",
@@ -96,7 +97,7 @@ def test_what_one_host_refuses_changes_none(cli: Cli, running: Callable[..., Any
 
 
 def test_provider_addresses_pass_duplicate_detection(cli: Cli, running: Callable[..., Any]) -> None:
-    with running(cli, TWO_HOSTS) as lab:
+    with running(cli, TWO_HOSTS, *STATIC) as lab:
 
         def state(address: str) -> str:
             found = cli.json("policy", lab.name, "provider-addresses", "--host", "host1")
@@ -183,16 +184,16 @@ def mismatches(cli: Cli, name: str, number: int) -> list[dict[str, Any]]:
 
 
 def test_apply_takes_back_what_was_changed_by_hand(cli: Cli, running: Callable[..., Any]) -> None:
-    with running(cli, TWO_HOSTS) as lab:
+    with running(cli, TWO_HOSTS, *STATIC) as lab:
         before = records(lab)
         assert not any(each["unsynchronized"] for each in before)
-        assert cli.ok("apply", lab.name, TWO_HOSTS) == "nothing to change\n"
+        assert cli.ok("apply", lab.name, TWO_HOSTS, *STATIC) == "nothing to change\n"
         cli.ok("policy", lab.name, "lookup-records", "set", "--host", "host1", *BLUE2, "--context", "by hand")
         assert [each["customer_address"] for each in records(lab) if each["unsynchronized"]] == ["10.0.0.6"]
-        assert cli.json("apply", lab.name, TWO_HOSTS, "--dry-run")["changes"]["policy"] == ["host1"]
-        assert cli.ok("apply", lab.name, TWO_HOSTS) == "~ policy host1\n"
+        assert cli.json("apply", lab.name, TWO_HOSTS, *STATIC, "--dry-run")["changes"]["policy"] == ["host1"]
+        assert cli.ok("apply", lab.name, TWO_HOSTS, *STATIC) == "~ policy host1\n"
         assert records(lab) == before
-        assert cli.ok("apply", lab.name, TWO_HOSTS) == "nothing to change\n"
+        assert cli.ok("apply", lab.name, TWO_HOSTS, *STATIC) == "nothing to change\n"
 
 
 def test_the_next_hop_of_a_packet(cli: Cli, running: Callable[..., Any], tmp_path: Path) -> None:

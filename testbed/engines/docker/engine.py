@@ -101,6 +101,9 @@ class DockerEngine:
         env = dict(line.partition("=")[::2] for line in facts["Config"]["Env"] or ())
         return Node(name, pidfd, pid, env)
 
+    def close(self) -> None:
+        """Nothing of a lab is kept open."""
+
     def commit(self, lab: LabRef) -> None:
         """Nothing to do: containers outlive the process that started them."""
 

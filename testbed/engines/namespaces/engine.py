@@ -48,6 +48,11 @@ class NamespacesEngine:
         """End some nodes."""
         self._channel(lab).call("stop", names=list(names))
 
+    def close(self) -> None:
+        """Part from the supervisors."""
+        while self._channels:
+            self._channels.popitem()[1].close()
+
     def commit(self, lab: LabRef) -> None:
         """Let the lab outlive this process."""
         self._channel(lab).call("commit")
