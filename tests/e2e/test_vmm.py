@@ -54,6 +54,7 @@ def test_the_vmm_owns_the_policy(
 ) -> None:
     with running(cli, TWO_HOSTS) as lab, opened(lab, monkeypatch) as inside:
         wait_equal(inside)
+        assert answers(lab)
         done = cli.json("policy", lab.name, "lookup-records", "remove", *BLUE2)["changes"]
         assert [(each["host"], each["new"]) for each in done] == [("vmm", None)]
         assert not answers(lab)  # on all hosts when the verb returns
