@@ -50,7 +50,7 @@ def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
         progress("removing")
         _remove(lab, changes)
         if new.vmm is not None:
-            vmm.converge(lab, new)
+            vmm.converge(lab, new, changes.vms.changed)
         lab.plan = new
         store.save_plan(lab.record.name, new)  # from here on `down` and a second `apply` know what may exist
         progress("adding")

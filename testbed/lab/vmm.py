@@ -12,7 +12,7 @@ from testbed.channel import Message
 from testbed.errors import LabError
 from testbed.lab.lab import Lab
 from testbed.topology.management import VMM
-from testbed.topology.plan import Plan, encode
+from testbed.topology.plan import HostPolicy, Plan, encode
 from testbed.vmm import files
 
 RESYNC_SECONDS = 15.0
@@ -44,11 +44,13 @@ def access(lab: Lab, host: str) -> Message | None:
     return {"address": plan.address, "port": plan.port, "token": token_of(lab.folder(VMM), host)}
 
 
-def converge(lab: Lab, plan: Plan) -> None:
-    """Have the VMM take over a changed Plan. Raises BadInput with its reason; then nothing has changed."""
+def converge(lab: Lab, plan: Plan, rebuilt: Iterable[str]) -> None:
+    """Have the VMM follow a changed Plan, in which the VMs ``rebuilt`` are made anew. Raises BadInput."""
     folder = lab.folder(VMM)
     tokens = {host.name: token_of(folder, host.name) for host in plan.hosts}
-    lab.vmm().put("/plan", {"plan": msgspec.to_builtins(plan), "tokens": tokens})
+    bare = tuple(msgspec.structs.replace(host, policy=HostPolicy()) for host in plan.hosts)
+    order = {"plan": msgspec.structs.replace(plan, hosts=bare), "rebuilt": list(rebuilt), "tokens": tokens}
+    lab.vmm().put("/plan", order)
 
 
 def wait_in_step(lab: Lab, hosts: Iterable[str], deadline: float, revision: int = 0) -> None:

@@ -14,6 +14,7 @@ from testbed.topology.plan import (
     CustomerRoute,
     HostPolicy,
     LookupRecord,
+    Plan,
     ProviderAddress,
     ProviderRoute,
     Rule,
@@ -249,6 +250,25 @@ class VmView(Struct, frozen=True):
     name: str
     host: str
     ports: tuple[Port, ...]
+
+
+class PlanOrder(Struct, frozen=True, forbid_unknown_fields=True):
+    """A changed Plan that the store is to follow; the policies in it are not looked at.
+
+    rebuilt: VMs that are made anew though they are there. tokens: those of hosts that are new.
+    """
+
+    plan: Plan
+    rebuilt: tuple[str, ...] = ()
+    tokens: dict[str, str] = {}
+
+
+class Converged(Struct, frozen=True):
+    """What a changed Plan has brought: VMs placed and removed (anew: both), hosts removed."""
+
+    placed: tuple[str, ...]
+    removed: tuple[str, ...]
+    hosts_removed: tuple[str, ...]
 
 
 # ---- policy objects of one host, orders that change policy ---------------------------------

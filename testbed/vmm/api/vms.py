@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from litestar import Router, delete, get, patch, post
+from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from testbed.vmm.api.errors import errors
 from testbed.vmm.api.parts import TheStore
-from testbed.vmm.model import Migration, NewVm, Port, PortChange, VmView
+from testbed.vmm.model import Converged, Migration, NewVm, PlanOrder, Port, PortChange, VmView
 from testbed.vmm.rules import placement
+from testbed.vmm.rules.converge import converge
 from testbed.vmm.store.tables import PORTS, VMS
 
 
@@ -71,6 +72,13 @@ def change_port(store: TheStore, port: FromPath[str], data: JSONBody[PortChange]
         return placement.change_port(tx, port, data)
 
 
+@put("/plan", responses=errors(409, 413, 422), sync_to_thread=False)
+def follow_plan(store: TheStore, data: JSONBody[PlanOrder]) -> Converged:
+    """Follow a changed Plan: networks, subnets, hosts and VMs, in one step."""
+    with store.change() as tx:
+        return converge(tx, data)
+
+
 ROUTER = Router(
     "/",
     route_handlers=[
@@ -82,6 +90,7 @@ ROUTER = Router(
         list_ports,
         get_port,
         change_port,
+        follow_plan,
     ],
     tags=["vms"],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 
-from testbed.topology.plan import Plan, VmPlan
+from testbed.topology.plan import NetworkPlan, Plan, SubnetPlan, VmPlan
 from testbed.vmm.model import (
     DYNAMIC_ADDRESS_LIMIT,
     HostProviderAddress,
@@ -44,17 +44,7 @@ def load(
     for network in plan.networks:
         networks.add_network(tx, NewNetwork(network.name, network.rdid))
         for subnet in network.subnets:
-            networks.add_subnet(
-                tx,
-                NewSubnet(
-                    network.rdid,
-                    subnet.vsid,
-                    subnet.prefixes,
-                    subnet.gateways,
-                    subnet.gateway_mac,
-                    subnet.multicast,
-                ),
-            )
+            networks.add_subnet(tx, new_subnet(network, subnet))
     registered = [
         hosts.register(tx, NewHost(host.name, (tokens or {}).get(host.name))) for host in plan.hosts
     ]
@@ -69,7 +59,7 @@ def load(
                 tx, HostProviderRoute(host.name, route.destination_prefix, route.next_hop, route.metric)
             )
     for vm in plan.vms:
-        placement.place(tx, _vm(vm, dynamic_address_limit))
+        placement.place(tx, new_vm(vm, dynamic_address_limit, learning=plan.learning))
     tx.event("loaded", plan.name)
     return registered
 
@@ -84,7 +74,15 @@ def _pa_pool(tx: Transaction, plan: Plan, given: str | None) -> None:
         pools.add_pa_pool(tx, NewPool(f"{PA_POOL}{number or ''}", prefix))
 
 
-def _vm(vm: VmPlan, dynamic_address_limit: int) -> NewVm:
+def new_subnet(network: NetworkPlan, subnet: SubnetPlan) -> NewSubnet:
+    """The order for a subnet of a Plan."""
+    return NewSubnet(
+        network.rdid, subnet.vsid, subnet.prefixes, subnet.gateways, subnet.gateway_mac, subnet.multicast
+    )
+
+
+def new_vm(vm: VmPlan, dynamic_address_limit: int = DYNAMIC_ADDRESS_LIMIT, *, learning: bool) -> NewVm:
+    """The order for a VM of a Plan. Without ``learning`` its ports learn nothing."""
     adapters = tuple(
         NewAdapter(
             vsid=vnic.vsid,
@@ -93,7 +91,7 @@ def _vm(vm: VmPlan, dynamic_address_limit: int) -> NewVm:
             mac=vnic.mac,
             interface=vnic.interface,
             is_gateway=vnic.is_gateway and vnic.vsid != 0,
-            dynamic_address_limit=dynamic_address_limit,
+            dynamic_address_limit=dynamic_address_limit if learning else 0,
         )
         for vnic in vm.vnics
     )
