@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from testbed.host.orders import WorkerLink
 from testbed.topology.plan import Timers
@@ -21,6 +21,7 @@ class ProbeTimers(NamedTuple):
 # rfc: MAX_UNICAST_SOLICIT 3, RETRANS_TIMER 1 s (RFC 4861 section 10). fast: a guest's kernel answers while
 # the question is written to its NIC, so that short intervals miss nobody who is there.
 TIMERS: dict[Timers, ProbeTimers] = {"fast": ProbeTimers(3, 0.005), "rfc": ProbeTimers(3, 1.0)}
+_FIRST_LOOK = 0.005  # seconds after a probe: who is there need not be waited for
 
 
 class Prober:
@@ -52,9 +53,16 @@ class Prober:
             task.cancel()
 
     async def _ask(self, port: str, ca: str) -> bool:
-        address = ipaddress.ip_address(ca).packed
-        for _ in range(self.timers.probes):
-            if self._link.order("probe", port=port, addresses=[address]):
-                break
-            await asyncio.sleep(self.timers.interval)  # the answer is asked for below
-        return bool(self._link.order("probe-result", port=port, addresses=[address]))
+        where: dict[str, Any] = {"port": port, "address": ipaddress.ip_address(ca).packed}
+        interval = self.timers.interval
+        pauses = (_FIRST_LOOK, interval - _FIRST_LOOK) if interval > _FIRST_LOOK else (interval,)
+        try:
+            for _ in range(self.timers.probes):
+                self._link.order("probe", **where)
+                for pause in pauses:
+                    await asyncio.sleep(pause)
+                    if self._link.order("probe-result", **where):
+                        return True
+            return False
+        finally:
+            self._link.order("probe-end", **where)

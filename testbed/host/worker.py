@@ -245,34 +245,30 @@ class Worker:
     def _on_claims(self, _: Message, __: list[int]) -> list[Message]:
         return self.claims.take()
 
-    def _on_probe(self, message: Message, _: list[int]) -> list[bytes]:
-        """Ask a VM for addresses; the answer names those for which it has been heard already."""
-        port = self.state.ports.get(message["port"])
-        if port is None:
-            return []
-        answered = self._heard(port, message["addresses"])
-        self.learning.probes.send(self.wnv.tables, port, message["addresses"])
-        return answered
+    def _on_probe(self, message: Message, _: list[int]) -> None:
+        """Ask a VM whether it has an address; ``probe-end`` is to follow."""
+        if port := self.state.ports.get(message["port"]):
+            self.learning.probes.send(self.wnv.tables, port, message["address"])
 
-    def _on_probe_result(self, message: Message, _: list[int]) -> list[bytes]:
-        """Those addresses for which a VM has been heard since it was asked; the question is over."""
+    def _on_probe_result(self, message: Message, _: list[int]) -> bool:
+        """Whether a VM has been heard with an address since it was asked."""
         port = self.state.ports.get(message["port"])
-        if port is None:
-            return []
-        answered = self._heard(port, message["addresses"])
-        self.learning.probes.end(port.name, message["addresses"])
-        return answered
+        return port is not None and self._heard(port, message["address"])
 
-    def _heard(self, port: Port, addresses: list[bytes]) -> list[bytes]:
+    def _on_probe_end(self, message: Message, _: list[int]) -> None:
+        self.learning.probes.end(message["port"], message["address"])
+
+    def _heard(self, port: Port, address: bytes) -> bool:
         """What a VM has said so far has to be read before anybody calls it silent."""
-        probes, most = self.learning.probes, _QUEUE
-        while len(probes.answered(port.name, addresses)) < len(addresses) and most > 0:
+        probes = self.learning.probes
+        for _ in range(0, _QUEUE, BATCH):
+            if probes.answered(port.name, address):
+                return True
             before = port.from_vm_packets
             self.datapath.drain_port(port)
             if port.from_vm_packets - before < BATCH:
                 break
-            most -= BATCH
-        return probes.answered(port.name, addresses)
+        return probes.answered(port.name, address)
 
     # ---- questions --------------------------------------------------------------------------
 

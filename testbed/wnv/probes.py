@@ -8,8 +8,6 @@ is still checking it (RFC 4862 section 5.4.3). The answer is for the switch and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from testbed.packets import arp, ndp
 from testbed.packets.checksum import Buffer
 from testbed.switch.port import Port
@@ -26,25 +24,21 @@ class Probes:
     def __init__(self) -> None:
         self._awaited: dict[str, dict[bytes, bool]] = {}
 
-    def send(self, tables: Tables, port: Port, addresses: Iterable[bytes]) -> None:
-        """Ask for each address (4 or 16 bytes) that has not been answered for; the answers are awaited."""
-        awaited = self._awaited.setdefault(port.name, {})
-        for address in addresses:
-            if not awaited.setdefault(address, False):
-                port.send(_frame(tables, port, address))  # a NIC that is down takes none, and is silent
+    def send(self, tables: Tables, port: Port, address: bytes) -> None:
+        """Ask for an address (4 or 16 bytes); the answer is awaited from now on."""
+        self._awaited.setdefault(port.name, {}).setdefault(address, False)
+        port.send(_frame(tables, port, address))  # a NIC that is down takes none, and is silent
 
-    def answered(self, port: str, addresses: Iterable[bytes]) -> list[bytes]:
-        """Those for which the VM has been heard since it was asked."""
-        awaited = self._awaited.get(port, {})
-        return [address for address in addresses if awaited.get(address)]
+    def answered(self, port: str, address: bytes) -> bool:
+        """Whether the VM has been heard with the address since it was asked."""
+        return self._awaited.get(port, {}).get(address, False)
 
-    def end(self, port: str, addresses: Iterable[bytes]) -> None:
-        """Await these no longer."""
-        awaited = self._awaited.get(port, {})
-        for address in addresses:
+    def end(self, port: str, address: bytes) -> None:
+        """Await it no longer."""
+        if awaited := self._awaited.get(port):
             awaited.pop(address, None)
-        if not awaited:
-            self._awaited.pop(port, None)
+            if not awaited:
+                del self._awaited[port]
 
     def forget(self, port: str) -> None:
         """The port is gone, or another's."""
