@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support import dhcp as dhcp_frames
 from support.corpus import pa_frames, vm_frames, wire_frames
 from support.mutations import lying, resealed, spoiled, truncated
 from support.random_frames import broken
@@ -25,6 +26,8 @@ from testbed.host.pa import wire
 from testbed.packets import (
     arp,
     datagram,
+    dhcp,
+    dhcpv6,
     ethernet,
     icmp_echo,
     icmp_error,
@@ -34,6 +37,7 @@ from testbed.packets import (
     nvgre,
     redirect,
     translate,
+    udp,
 )
 from testbed.packets.malformed import MalformedFrame
 from testbed.switch.extensions.api import Deny, Extension, Frame, SwitchPort
@@ -42,14 +46,30 @@ from testbed.telemetry import EventLog
 
 Parser = Callable[[bytes], object]
 
+_CLIENT, _SERVER = mac_of("blue1"), (mac_of("blue2"), "10.0.0.6")
+_LEASE = dhcp_frames.lease(("fd00::77", 60), ("fd00::78", 60))
+DHCP = {
+    "dhcp ack": dhcp_frames.told(
+        dhcp_frames.v4(dhcp_frames.ACK, _CLIENT, b"\1\2\3\4", "10.0.0.77", b"\x33\4\0\0\0\x3c"),
+        _SERVER,
+        _CLIENT,
+    ),
+    "dhcp6 reply": dhcp_frames.told_v6(
+        dhcp_frames.v6(dhcp_frames.REPLY, b"\1\2\3", _LEASE), (mac_of("blue2"), "fe80::2"), _CLIENT
+    ),
+}
 # What NVGRE may carry is shown as a VM sends it; of tunnelled frames a few are enough
 _TUNNELLED = ("udp", "tcp6", "arp request", "later fragment", "options", "nested", "tagged")
-CORPUS = vm_frames() | {
-    f"{name}{family}": frame
-    for version, family in ((4, ""), (6, " over ipv6"))
-    for name, frame in wire_frames(version).items()
-    if name.removeprefix("tunnelled ") in _TUNNELLED or not name.startswith("tunnelled")
-}
+CORPUS = (
+    vm_frames()
+    | DHCP
+    | {
+        f"{name}{family}": frame
+        for version, family in ((4, ""), (6, " over ipv6"))
+        for name, frame in wire_frames(version).items()
+        if name.removeprefix("tunnelled ") in _TUNNELLED or not name.startswith("tunnelled")
+    }
+)
 CHECKSUMMED = [frame for name, frame in pa_frames().items() if not name.startswith("arp")]
 CHECKSUMMED += [CORPUS["tunnelled udp"], CORPUS["tunnelled udp over ipv6"]]
 SETTINGS: dict[type[Extension], dict[str, Any]] = {
@@ -116,6 +136,25 @@ def _read_headers(frame: bytes) -> None:
         segment_of(frame, found, subject)
 
 
+def _read_udp(frame: bytes) -> None:
+    found = udp.find(frame)
+    assert found is None or 42 <= found.start <= found.end <= len(frame)
+
+
+def _in_udp(parse: Callable[[bytes], object]) -> Parser:
+    """In UDP where there is some, else on the frame itself: any bytes will do."""
+
+    def read(frame: bytes) -> None:
+        found = udp.find(frame)
+        parse(frame[found.start : found.end] if found else frame)
+
+    return read
+
+
+def _read_lease(payload: bytes) -> None:
+    assert all(len(address) == 16 for address in dhcpv6.parse(payload).addresses)
+
+
 def _query(found: igmp.Query | None, size: int) -> None:
     if found is not None:
         assert {len(each) for each in (found.group, *found.sources)} == {size}
@@ -161,6 +200,9 @@ PARSERS: dict[str, Parser] = {
     "igmp": _of_datagram(lambda read: _query(igmp.parse_query(read), 4)),
     "mld": _of_datagram(lambda read: _query(mld.parse_query(read), 16)),
     "redirect": _of_datagram(redirect.parse),
+    "udp": _read_udp,
+    "dhcp": _in_udp(dhcp.parse),
+    "dhcp6": _in_udp(_read_lease),
     "neighbor of the pa space": wire.read,
     "too big": _too_big,
     "translate": _translate,
@@ -168,7 +210,7 @@ PARSERS: dict[str, Parser] = {
     **{f"{kind.__name__} {space}": _extension(kind, space) for kind in SETTINGS for space in ("CA", "PA")},
 }
 # These say "no" by None or False, and have no reason to refuse anything
-NEVER_REFUSING = {"icmpv6 type", "pa space", "too big", "headers"} | {
+NEVER_REFUSING = {"udp", "icmpv6 type", "pa space", "too big", "headers"} | {
     name for name in PARSERS if name[-2:] in ("CA", "PA")
 }
 
@@ -227,6 +269,7 @@ def _understood() -> Iterator[tuple[str, str]]:
         "neighbor of the pa space": "ns",
     }
     yield from ((parser, f"pa {frame}") for parser, frame in pa.items())
+    yield from (("dhcp", "dhcp ack"), ("dhcp6", "dhcp6 reply"))
     yield from (("nvgre", f"tunnelled udp{family}") for family in ("", " over ipv6"))
 
 
