@@ -155,9 +155,9 @@ class Guest:
 
 
 class LearningHost:
-    """Host 1 with the VMs blue1 and blue4 of the subnet 5001."""
+    """Host 1 with VMs of the subnet 5001, those of ``guests`` played by the test."""
 
-    def __init__(self, host: MemoryHost) -> None:
+    def __init__(self, host: MemoryHost, guests: Iterable[str] = ("blue1", "blue4")) -> None:
         self.host = host
         link = host.agent._link
         self.loop = link._loop
@@ -166,7 +166,7 @@ class LearningHost:
         self.events = EventLog("host1")
         self.learner = Learner(self.loop, link, self.policy, self.events)
         self.learner.reporter = self.reporter
-        self.guests = {name: self._guest(name) for name in ("blue1", "blue4")}
+        self.guests = {name: self._guest(name) for name in guests}
 
     def _guest(self, name: str) -> Guest:
         self.host.plug(name, mac_of(name), 5001)
