@@ -89,7 +89,7 @@ class Worker:
 
     def run(self) -> None:
         """The loop."""
-        poll, ready, exchanges = self._poll.poll, self._ready, self.learning.exchanges
+        poll, ready, exchanges = self._poll.poll, self._ready, self.learning.exchanges.open
         while self._running:
             for descriptor, events in poll(_LOOK if exchanges else None):
                 if handler := ready.get(descriptor):
@@ -97,7 +97,7 @@ class Worker:
                     if events & select.EPOLLERR and descriptor in self._queues:
                         self._unwatch(descriptor)  # the VM is gone; its queue would report it for ever
             if exchanges:
-                exchanges.expire()
+                self.learning.exchanges.expire()
 
     def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
         self._ready[descriptor] = handler
@@ -147,7 +147,7 @@ class Worker:
             self.wnv.learning = self.learning if learns else None
         if not learns:
             self._forget_learning(self.state.ports)
-        self._set_inspects(bool(self.learning.exchanges))
+        self._set_inspects(bool(self.learning.exchanges.open))
         self.state.active_nic = message["active_nic"]
         self.state.forget_flows()
 

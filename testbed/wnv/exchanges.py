@@ -23,7 +23,9 @@ _ASKING = (dhcp.DISCOVER, dhcp.REQUEST)
 _ASKING_V6 = (dhcpv6.SOLICIT, dhcpv6.REQUEST, dhcpv6.RENEW, dhcpv6.REBIND)
 
 
-class _Open(NamedTuple):
+class Exchange(NamedTuple):
+    """A question without an answer yet. until: when it is given up (monotonic seconds)."""
+
     transaction: bytes
     until: float
 
@@ -35,14 +37,14 @@ def find(frame: Buffer) -> udp.Udp | None:
 
 
 class Exchanges:
-    """By port and family. ``on_change``: called with whether there are any, when that changes."""
+    """By port and family. ``on_change``: called with whether there are any, when that changes.
+
+    ``open``: those there are; always the same dict, so that the worker's loop can look at it for nothing.
+    """
 
     def __init__(self, on_change: Callable[[bool], None] = lambda _: None) -> None:
         self._on_change = on_change
-        self._open: dict[tuple[str, int], _Open] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
+        self.open: dict[tuple[str, int], Exchange] = {}
 
     def asked(self, port: Port, frame: Buffer, at: udp.Udp) -> None:
         """A VM has sent this DHCP message: a question opens an exchange, the latest one counts."""
@@ -50,8 +52,8 @@ class Exchanges:
         if question is None:
             return
         family, transaction = question
-        before = bool(self._open)
-        self._open[port.name, family] = _Open(transaction, monotonic() + SECONDS)
+        before = bool(self.open)
+        self.open[port.name, family] = Exchange(transaction, monotonic() + SECONDS)
         if not before:
             self._on_change(True)
 
@@ -61,7 +63,7 @@ class Exchanges:
         A final answer, also a refusal, ends the exchange.
         """
         family = 4 if at.destination == dhcp.CLIENT_PORT else 16
-        open_ = self._open.get((port.name, family))
+        open_ = self.open.get((port.name, family))
         if open_ is None:
             return ()
         addresses = _answer(port.mac, open_.transaction, frame[at.start : at.end], at)
@@ -73,16 +75,16 @@ class Exchanges:
     def expire(self) -> None:
         """End exchanges that have come to nothing."""
         now = monotonic()
-        self._close([key for key, each in self._open.items() if each.until <= now])
+        self._close([key for key, each in self.open.items() if each.until <= now])
 
     def forget(self, port: str) -> None:
         """The port is gone, or another's."""
-        self._close([key for key in self._open if key[0] == port])
+        self._close([key for key in self.open if key[0] == port])
 
     def _close(self, keys: list[tuple[str, int]]) -> None:
         for key in keys:
-            del self._open[key]
-        if keys and not self._open:
+            del self.open[key]
+        if keys and not self.open:
             self._on_change(False)
 
 

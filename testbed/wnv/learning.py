@@ -73,7 +73,7 @@ class Learning:
 
     def delivered(self, tables: Tables, packet: Packet) -> None:
         """A packet reaches its ports."""
-        if not self.exchanges:
+        if not self.exchanges.open:
             return
         outer = packet.outer
         frame = packet.frame[outer.header : outer.length] if outer else packet.frame

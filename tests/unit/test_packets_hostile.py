@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import dhcp as dhcp_frames
 from support.corpus import pa_frames, vm_frames, wire_frames
 from support.mutations import lying, resealed, spoiled, truncated
 from support.random_frames import broken
@@ -46,30 +45,14 @@ from testbed.telemetry import EventLog
 
 Parser = Callable[[bytes], object]
 
-_CLIENT, _SERVER = mac_of("blue1"), (mac_of("blue2"), "10.0.0.6")
-_LEASE = dhcp_frames.lease(("fd00::77", 60), ("fd00::78", 60))
-DHCP = {
-    "dhcp ack": dhcp_frames.told(
-        dhcp_frames.v4(dhcp_frames.ACK, _CLIENT, b"\1\2\3\4", "10.0.0.77", b"\x33\4\0\0\0\x3c"),
-        _SERVER,
-        _CLIENT,
-    ),
-    "dhcp6 reply": dhcp_frames.told_v6(
-        dhcp_frames.v6(dhcp_frames.REPLY, b"\1\2\3", _LEASE), (mac_of("blue2"), "fe80::2"), _CLIENT
-    ),
-}
 # What NVGRE may carry is shown as a VM sends it; of tunnelled frames a few are enough
 _TUNNELLED = ("udp", "tcp6", "arp request", "later fragment", "options", "nested", "tagged")
-CORPUS = (
-    vm_frames()
-    | DHCP
-    | {
-        f"{name}{family}": frame
-        for version, family in ((4, ""), (6, " over ipv6"))
-        for name, frame in wire_frames(version).items()
-        if name.removeprefix("tunnelled ") in _TUNNELLED or not name.startswith("tunnelled")
-    }
-)
+CORPUS = vm_frames() | {
+    f"{name}{family}": frame
+    for version, family in ((4, ""), (6, " over ipv6"))
+    for name, frame in wire_frames(version).items()
+    if name.removeprefix("tunnelled ") in _TUNNELLED or not name.startswith("tunnelled")
+}
 CHECKSUMMED = [frame for name, frame in pa_frames().items() if not name.startswith("arp")]
 CHECKSUMMED += [CORPUS["tunnelled udp"], CORPUS["tunnelled udp over ipv6"]]
 SETTINGS: dict[type[Extension], dict[str, Any]] = {
