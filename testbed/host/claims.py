@@ -19,6 +19,7 @@ BURST = 32  # claims of one port at once
 RATE = 16.0  # and per second from then on
 AGAIN = 1.0  # seconds in which the same claim is told once, unless the policy has changed meanwhile
 _REMEMBERED = 1024
+_WAITING = 1024  # claims of all ports that control has not fetched yet
 
 
 class ClaimBox:
@@ -36,7 +37,7 @@ class ClaimBox:
         now, key = monotonic(), (claim.port.name, claim.ca)
         if now - self._told.get(key, now - AGAIN) < AGAIN:
             return
-        if not self._may(claim.port, now):
+        if len(self._waiting) >= _WAITING or not self._may(claim.port, now):
             claim.port.suppressed_claims += 1
             return
         if len(self._told) >= _REMEMBERED:

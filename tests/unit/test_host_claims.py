@@ -125,7 +125,17 @@ def test_what_is_remembered_is_bounded(clock: Clock, port: Port) -> None:
     for number in range(3 * claims_module._REMEMBERED):
         clock.now += 1.0
         box.put(port, number)
+        box.box.take()
     assert len(box.box._told) <= claims_module._REMEMBERED
+
+
+def test_so_is_what_control_does_not_fetch(clock: Clock, port: Port) -> None:
+    box = Box()
+    for number in range(2 * claims_module._WAITING):
+        clock.now += 1.0
+        box.put(port, number)
+    assert len(box.taken()) == claims_module._WAITING
+    assert port.suppressed_claims == claims_module._WAITING
 
 
 def test_a_port_that_leaves_takes_its_claims_with_it(clock: Clock, port: Port) -> None:
