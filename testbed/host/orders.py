@@ -7,18 +7,23 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from testbed.channel import Channel
+from testbed.channel import Channel, Message
 from testbed.errors import BadInput, LabError
 
 
 class WorkerLink:
-    """Gives orders and waits until they hold. ``on_unresolved(next_hop)``: the worker needs a PA's MAC."""
+    """Gives orders and waits until they hold.
+
+    ``on_unresolved(next_hop)``: the worker needs a PA's MAC. ``on_claims()``: it has claims of addresses,
+    to be fetched by the order ``claims``.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel) -> None:
         self.on_unresolved: Callable[[bytes], None] = lambda _: None
+        self.on_claims: Callable[[], None] = lambda: None
         self._loop = loop
         self._channel = channel
-        self._unresolved: list[bytes] = []
+        self._news: list[Message] = []
         loop.add_reader(channel.socket, self._receive)
 
     def order(self, op: str, descriptors: Sequence[int] = (), **fields: Any) -> Any:
@@ -34,8 +39,8 @@ class WorkerLink:
             answer = received[0]
             if answer["op"] == "done":
                 break
-            self._unresolved.append(answer["next_hop"])
-        if self._unresolved:
+            self._news.append(answer)
+        if self._news:
             self._loop.call_soon(self._pass_on)
         if "error" in answer:
             raise (BadInput if answer.get("exit_code") == BadInput.exit_code else LabError)(answer["error"])
@@ -50,10 +55,13 @@ class WorkerLink:
             self._loop.remove_reader(self._channel.socket)
             self._loop.stop()
             return
-        self._unresolved.append(received[0]["next_hop"])
+        self._news.append(received[0])
         self._pass_on()
 
     def _pass_on(self) -> None:
-        kept, self._unresolved = self._unresolved, []
-        for next_hop in kept:
-            self.on_unresolved(next_hop)
+        kept, self._news = self._news, []
+        for message in kept:
+            if message["op"] == "claims":
+                self.on_claims()
+            else:
+                self.on_unresolved(message["next_hop"])

@@ -1,25 +1,26 @@
 """A worker process: waits for its ports and NICs and runs the datapath; takes orders from control.
 
 Orders change ports, NICs, pipeline, tables and neighbors between two batches; each is acknowledged once
-it holds. One that is refused changes nothing. What only control can decide (an unresolved PA next hop)
-goes up as an ``unresolved`` message.
+it holds. One that is refused changes nothing. What only control can decide goes up in between: an
+``unresolved`` PA next hop, and that there are ``claims`` of addresses for control to fetch.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import msgspec
 
 from testbed.channel import Channel, Message
 from testbed.errors import TestbedError
+from testbed.host.claims import ClaimBox
 from testbed.host.counters import VsidTotals, collect
 from testbed.nic.stage import NicStage
 from testbed.packets.ethernet import parse_mac
-from testbed.switch.datapath import Datapath
+from testbed.switch.datapath import BATCH, Datapath
 from testbed.switch.drops import Drop
 from testbed.switch.extensions.api import Extension
 from testbed.switch.extensions.stack import Stack
@@ -35,9 +36,12 @@ from testbed.topology.plan import ExtensionPlan, HostPolicy
 from testbed.topology.schema import WnvMode
 from testbed.wnv.below import FilterBelow
 from testbed.wnv.filter import WnvFilter
+from testbed.wnv.learning import Learning
 from testbed.wnv.policy import decode_changes
 from testbed.wnv.tables import Tables
 
+_QUEUE = 1024  # packets that a VM's NIC may hold for the switch (a TAP device's default is 1000)
+_LOOK = 1.0  # seconds between looks at what has to end by itself, while there is any
 _PIPELINE = ("host", "wnv", "flow_entropy", "extensions")  # of an order: what a pipeline is made of
 Filter: TypeAlias = WnvFilter | FilterBelow
 FILTERS: dict[WnvMode, type[WnvFilter] | type[FilterBelow]] = {
@@ -52,7 +56,7 @@ def build_pipeline(
     """The stages of a switch; their order is the pipeline's own. ``stack``: its extensions."""
     stack = stack or Stack([], state)
     stages: list[Stage] = [
-        PortStage(),
+        PortStage(wnv.delivered),
         PortExtensions(stack),
         SwitchingStage(state),
         wnv,
@@ -73,6 +77,8 @@ class Worker:
         self.stack = Stack([], self.state)
         pipeline = build_pipeline(self.state, self.wnv, self.stack)
         self.datapath = Datapath(self.state, pipeline, self._unresolved)
+        self.claims = ClaimBox(lambda: self._control.send({"op": "claims"}))
+        self.learning = Learning(self.claims.put, self._set_inspects)
         self._made_of: Message = {}  # the pipeline
         self._totals = VsidTotals()
         self._poll = select.epoll()
@@ -83,13 +89,15 @@ class Worker:
 
     def run(self) -> None:
         """The loop."""
-        poll, ready = self._poll.poll, self._ready
+        poll, ready, exchanges = self._poll.poll, self._ready, self.learning.exchanges.open
         while self._running:
-            for descriptor, events in poll():
+            for descriptor, events in poll(_LOOK if exchanges else None):
                 if handler := ready.get(descriptor):
                     handler()
                     if events & select.EPOLLERR and descriptor in self._queues:
                         self._unwatch(descriptor)  # the VM is gone; its queue would report it for ever
+            if exchanges:
+                self.learning.exchanges.expire()
 
     def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
         self._ready[descriptor] = handler
@@ -134,9 +142,23 @@ class Worker:
             for port in self.state.ports.values():
                 stack.attach_port(port)
             self.datapath.pipeline = build_pipeline(self.state, wnv, stack, message["wnv"])
-            self.datapath.inspects = bool(stack.extensions)
+        learns = isinstance(self.wnv, WnvFilter) and message.get("learning", True)
+        if isinstance(self.wnv, WnvFilter):
+            self.wnv.learning = self.learning if learns else None
+        if not learns:
+            self._forget_learning(self.state.ports)
+        self._set_inspects(bool(self.learning.exchanges.open))
         self.state.active_nic = message["active_nic"]
         self.state.forget_flows()
+
+    def _set_inspects(self, exchanges: bool) -> None:
+        """Look into received packets where extensions may, or while a VM waits for an address."""
+        self.datapath.inspects = bool(self.stack.extensions) or exchanges
+
+    def _forget_learning(self, ports: Iterable[str]) -> None:
+        for name in ports:
+            self.learning.forget(name)
+            self.claims.forget(name)
 
     def _extensions(self, plain: list[Any]) -> list[Extension]:
         if not plain:
@@ -177,6 +199,7 @@ class Worker:
             self._queues.discard(port.descriptor)
             self._totals.close(port, removed=True)
             self.stack.detach_port(port.name)
+            self._forget_learning([port.name])
             self.state.remove_port(port.name)
             self.state.forget_flows()
         return self._groups()
@@ -184,6 +207,7 @@ class Worker:
     def _on_set_port(self, message: Message, _: list[int]) -> list[str]:
         port = self.state.ports[message["name"]]
         self._totals.close(port, removed=False)
+        self._forget_learning([port.name])
         self.state.set_vsid(port, message["vsid"])
         self.stack.detach_port(port.name)
         self.stack.attach_port(port)
@@ -199,11 +223,13 @@ class Worker:
     def _on_policy(self, message: Message, _: list[int]) -> list[str]:
         policy = msgspec.msgpack.decode(message["policy"], type=HostPolicy)
         self.wnv.tables = Tables(policy, frozenset(message["preferred"]))
+        self.claims.policy_changed()
         self.state.forget_flows()
         return self._groups()
 
     def _on_change_policy(self, message: Message, _: list[int]) -> list[str]:
         self.wnv.tables.apply(decode_changes(message["changes"]))
+        self.claims.policy_changed()
         return self._on_preferred({"addresses": message["preferred"]}, [])
 
     def _on_preferred(self, message: Message, _: list[int]) -> list[str]:
@@ -213,6 +239,36 @@ class Worker:
 
     def _on_neighbor(self, message: Message, _: list[int]) -> None:
         self.datapath.neighbor(message["next_hop"], message["mac"])
+
+    # ---- learning ---------------------------------------------------------------------------
+
+    def _on_claims(self, _: Message, __: list[int]) -> list[Message]:
+        return self.claims.take()
+
+    def _on_probe(self, message: Message, _: list[int]) -> None:
+        """Ask a VM whether it has an address; ``probe-end`` is to follow."""
+        if port := self.state.ports.get(message["port"]):
+            self.learning.probes.send(self.wnv.tables, port, message["address"])
+
+    def _on_probe_result(self, message: Message, _: list[int]) -> bool:
+        """Whether a VM has been heard with an address since it was asked."""
+        port = self.state.ports.get(message["port"])
+        return port is not None and self._heard(port, message["address"])
+
+    def _on_probe_end(self, message: Message, _: list[int]) -> None:
+        self.learning.probes.end(message["port"], message["address"])
+
+    def _heard(self, port: Port, address: bytes) -> bool:
+        """What a VM has said so far has to be read before anybody calls it silent."""
+        probes = self.learning.probes
+        for _ in range(0, _QUEUE, BATCH):
+            if probes.answered(port.name, address):
+                return True
+            before = port.from_vm_packets
+            self.datapath.drain_port(port)
+            if port.from_vm_packets - before < BATCH:
+                break
+        return probes.answered(port.name, address)
 
     # ---- questions --------------------------------------------------------------------------
 

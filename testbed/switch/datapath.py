@@ -81,7 +81,8 @@ class Datapath:
     """The switch of one worker. ``unresolved`` is called with each PA next hop that needs resolving.
 
     ``inspects``: the decision on a received NVGRE frame may depend on its inner flow, as it does where
-    a switch has extensions. Flows have to be forgotten when it changes.
+    a switch has extensions or while a VM waits for an address. The keys of both ways have different forms,
+    so that it may change between any two packets.
     """
 
     def __init__(self, state: SwitchState, pipeline: Pipeline, unresolved: Callable[[bytes], None]) -> None:

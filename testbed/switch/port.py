@@ -22,6 +22,7 @@ class Port:
         self.flows: Flows = {}
         self.from_vm_packets = self.from_vm_bytes = 0
         self.to_vm_packets = self.to_vm_bytes = 0
+        self.suppressed_claims = 0  # of addresses, where they are learned: too many at once
 
     def send(self, frame: Buffer) -> bool:
         """Hand the VM a frame that needs no offload. False when its NIC takes none."""
@@ -42,6 +43,7 @@ class Port:
             "from_vm_bytes": self.from_vm_bytes,
             "to_vm_packets": self.to_vm_packets,
             "to_vm_bytes": self.to_vm_bytes,
+            "suppressed_claims": self.suppressed_claims,
         }
 
     def close(self) -> None:

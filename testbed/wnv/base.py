@@ -38,6 +38,9 @@ class Filter(ABC):
     def inbound(self, packet: Packet) -> Verdict:
         """A frame from the wire."""
 
+    def delivered(self, packet: Packet) -> None:  # noqa: B027  most filters don't care
+        """A packet from a VM or from the wire reaches its ports."""
+
     @property
     def tables(self) -> Tables:
         """The policy."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import struct
 
+from support import dhcp as dhcp_frames
 from support.frames import (
     BROADCAST,
     GRE,
@@ -34,6 +35,7 @@ HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT, DESTINATION = 0, 43, 44,
 GROUP_MAC, GROUP_MAC_V6 = b"\x01\0\x5e\0\0\xfb", b"\x33\x33\0\0\0\x16"
 UDP_HEADER = ports(5000, 80) + b"\0\x20\0\0" + bytes(24)
 TCP_HEADER = ports(5000, 80) + bytes(8) + b"\x50\x10" + bytes(30)
+_XID = b"\1\2\3\4"
 _GRE = b"\x20\0\x65\x58" + (7777 << 8).to_bytes(4, "big")
 
 
@@ -110,6 +112,18 @@ def _services(source: str) -> dict[str, bytes]:
     return {
         "dhcp": group + ipv4("0.0.0.0", "255.255.255.255", UDP, dhcp),
         "dhcp offer": group + ipv4(v4(source), "255.255.255.255", UDP, offer),
+        "dhcp request": dhcp_frames.asked(own, _XID),
+        "dhcp ack": dhcp_frames.told(
+            dhcp_frames.v4(dhcp_frames.ACK, mac_of("blue1"), _XID, "10.0.0.77"),
+            (own, v4(source)),
+            mac_of("blue1"),
+        ),
+        "dhcp6 request": dhcp_frames.asked_v6(own, _XID[:3]),
+        "dhcp6 reply": dhcp_frames.told_v6(
+            dhcp_frames.v6(dhcp_frames.REPLY, _XID[:3], dhcp_frames.lease(("fd00::77", 60))),
+            (own, "fe80::9"),
+            mac_of("blue1"),
+        ),
         "dhcp6": ethernet(GROUP_MAC_V6, own, 0x86DD, ipv6("fe80::9", "ff02::1:2", UDP, dhcp6)),
         "echo": _ip4(source, "blue2", ICMP, _icmp(8)),
         "unreachable": _ip4(source, "blue2", ICMP, _icmp(3)),

@@ -24,6 +24,8 @@ from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Uplink
 from testbed.topology.plan import NOWHERE, CustomerRoute, HostPolicy, LookupRecord, ProviderAddress
 from testbed.topology.schema import WnvMode
+from testbed.wnv.filter import WnvFilter
+from testbed.wnv.learning import Claim, Learning
 from testbed.wnv.tables import Tables
 
 BLUE, RED = "{11111111-1111-1111-1111-111111111111}", "{22222222-2222-2222-2222-222222222222}"
@@ -177,7 +179,7 @@ class MemorySwitch:
     """Host ``host`` with its VMs' ports. ``cached`` False: every packet takes the full path.
 
     mode: where the WNV filter is. version: the family of the PA network. bound: the filter below the
-    switch is bound to the NIC.
+    switch is bound to the NIC. ``claims``: the VMs' addresses that were news.
     """
 
     def __init__(
@@ -199,7 +201,11 @@ class MemorySwitch:
         self.stack = Stack(extensions, self.state)
         pipeline = build_pipeline(self.state, self.wnv, self.stack, mode)
         self.datapath = Datapath(self.state, pipeline, self.unresolved.append)
-        self.datapath.inspects = bool(extensions)
+        self.claims: list[Claim] = []
+        self.learning = Learning(self.claims.append, self._set_inspects)
+        if isinstance(self.wnv, WnvFilter):
+            self.wnv.learning = self.learning
+        self._set_inspects(exchanges=False)
         self._vms: dict[str, socket.socket] = {}
         self.nic = MemoryUplink("nic1", nic_mac(host))
         self.nic.wnv_binding = bound
@@ -222,6 +228,9 @@ class MemorySwitch:
         port = Port(name, mac, vsid, inside.detach())
         self.state.add_port(port)
         self.stack.attach_port(port)
+
+    def _set_inspects(self, exchanges: bool) -> None:
+        self.datapath.inspects = exchanges or bool(self.stack.extensions)
 
     def unplug(self, name: str) -> None:
         """Close the VM's end of its port."""

@@ -49,6 +49,7 @@ def test_every_record_says_when_and_of_which_host() -> None:
         "from_vm_bytes",
         "to_vm_packets",
         "to_vm_bytes",
+        "suppressed_claims",
     }
     assert set(records(found, "nic")["nic1"]) == {"rx_packets", "rx_bytes", "tx_packets", "tx_bytes"}
     assert records(found, "worker")["worker-0"]["cpu_seconds"] > 0

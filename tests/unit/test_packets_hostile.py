@@ -25,6 +25,8 @@ from testbed.host.pa import wire
 from testbed.packets import (
     arp,
     datagram,
+    dhcp,
+    dhcpv6,
     ethernet,
     icmp_echo,
     icmp_error,
@@ -34,6 +36,7 @@ from testbed.packets import (
     nvgre,
     redirect,
     translate,
+    udp,
 )
 from testbed.packets.malformed import MalformedFrame
 from testbed.switch.extensions.api import Deny, Extension, Frame, SwitchPort
@@ -116,6 +119,25 @@ def _read_headers(frame: bytes) -> None:
         segment_of(frame, found, subject)
 
 
+def _read_udp(frame: bytes) -> None:
+    found = udp.find(frame)
+    assert found is None or 42 <= found.start <= found.end <= len(frame)
+
+
+def _in_udp(parse: Callable[[bytes], object]) -> Parser:
+    """In UDP where there is some, else on the frame itself: any bytes will do."""
+
+    def read(frame: bytes) -> None:
+        found = udp.find(frame)
+        parse(frame[found.start : found.end] if found else frame)
+
+    return read
+
+
+def _read_lease(payload: bytes) -> None:
+    assert all(len(address) == 16 for address in dhcpv6.parse(payload).addresses)
+
+
 def _query(found: igmp.Query | None, size: int) -> None:
     if found is not None:
         assert {len(each) for each in (found.group, *found.sources)} == {size}
@@ -161,6 +183,9 @@ PARSERS: dict[str, Parser] = {
     "igmp": _of_datagram(lambda read: _query(igmp.parse_query(read), 4)),
     "mld": _of_datagram(lambda read: _query(mld.parse_query(read), 16)),
     "redirect": _of_datagram(redirect.parse),
+    "udp": _read_udp,
+    "dhcp": _in_udp(dhcp.parse),
+    "dhcp6": _in_udp(_read_lease),
     "neighbor of the pa space": wire.read,
     "too big": _too_big,
     "translate": _translate,
@@ -168,7 +193,7 @@ PARSERS: dict[str, Parser] = {
     **{f"{kind.__name__} {space}": _extension(kind, space) for kind in SETTINGS for space in ("CA", "PA")},
 }
 # These say "no" by None or False, and have no reason to refuse anything
-NEVER_REFUSING = {"icmpv6 type", "pa space", "too big", "headers"} | {
+NEVER_REFUSING = {"udp", "icmpv6 type", "pa space", "too big", "headers"} | {
     name for name in PARSERS if name[-2:] in ("CA", "PA")
 }
 
@@ -227,6 +252,7 @@ def _understood() -> Iterator[tuple[str, str]]:
         "neighbor of the pa space": "ns",
     }
     yield from ((parser, f"pa {frame}") for parser, frame in pa.items())
+    yield from (("dhcp", "dhcp ack"), ("dhcp6", "dhcp6 reply"))
     yield from (("nvgre", f"tunnelled udp{family}") for family in ("", " over ipv6"))
 
 

@@ -41,6 +41,9 @@ class _Translates:
         packet.cacheable = False
         return None
 
+    def delivered(self, packet: Packet) -> None:
+        """Nobody learns."""
+
     def inbound(self, packet: Packet) -> Verdict:
         source, target = map(ip, CAS[self._version])
         packet.vsid = 5001
