@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
-from testbed.vmm.model import KeepAlive
+from testbed.vmm.model import KeepAlive, Probe
 from testbed.vmm.refusals import Gone
 from testbed.vmm.rules import hosts
 from testbed.vmm.store.database import Reader, Store, host_scope, network_scope
@@ -101,6 +101,18 @@ class Watcher:
         self.scopes = scopes
         self.ended = False
         self.wake = asyncio.Event()
+        self._probes: dict[Probe, None] = {}  # in order, each once
+
+    def ask(self, probe: Probe) -> None:
+        """Have the host probe one of its VMs."""
+        self._probes[probe] = None
+        self.wake.set()
+
+    def take_probes(self) -> bytes:
+        """The lines of the probes that have not gone out."""
+        lines = b"".join(msgspec.json.encode(probe) + b"\n" for probe in self._probes)
+        self._probes.clear()
+        return lines
 
     def end(self) -> None:
         """Have the stream end."""
@@ -127,6 +139,13 @@ class Hub:
     def watching(self, host: str) -> bool:
         """Whether a host has a stream open."""
         return host in self._watchers
+
+    def probe(self, host: str, probe: Probe) -> bool:
+        """Have a host ask one of its VMs. False: it has no stream open."""
+        if (watcher := self._watchers.get(host)) is None:
+            return False
+        watcher.ask(probe)
+        return True
 
     def close(self) -> None:
         """End all streams: the VMM ends."""
@@ -168,7 +187,7 @@ class Hub:
                     del line  # large, and the stream lives long
                     continue
                 lines, revision = found
-                if lines:
+                if lines := lines + watcher.take_probes():
                     yield lines
                 del found, lines
                 if not await self._woken(watcher.wake):

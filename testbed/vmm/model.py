@@ -29,7 +29,6 @@ Purpose = Literal["ca", "pa"]
 AddressState = Literal["allocated", "reserved", "learned", "released"]
 Family = Literal[4, 6]
 How = Literal["arp", "dhcp", "nd", "packet"]
-Probe = Literal["answered", "failed"]
 AddressStates = Literal["Preferred", "Tentative", "Duplicate", "Invalid", "Deprecated"]
 Owner = Annotated[str, Meta(min_length=1, max_length=64, description="who has the address: free text")]
 Limit = Annotated[int, Meta(ge=0, le=65535, description="addresses a port may have learned at a time")]
@@ -335,8 +334,7 @@ class ProviderRouteChange(Struct, frozen=True, forbid_unknown_fields=True):
 class Learned(Struct, frozen=True, forbid_unknown_fields=True):
     """An address that a host has seen a VM use.
 
-    pa: the host's own for the VSID. probe: what came of asking the address's holder, if the host did.
-    replaces: the MAC's older address of the same family, which it gave up.
+    pa: the host's own for the VSID. replaces: the MAC's older address of the same family, which it gave up.
     """
 
     mac: str
@@ -344,7 +342,6 @@ class Learned(Struct, frozen=True, forbid_unknown_fields=True):
     vsid: Vsid
     pa: str
     how: How
-    probe: Probe | None = None
     replaces: str | None = None
 
 
@@ -360,11 +357,23 @@ class LearnedAddress(Struct, frozen=True):
 
 
 class LearnedResult(Struct, frozen=True):
-    """known and gone: nothing had to change. revision: the last one."""
+    """known and gone: nothing had to change. contested: the holder is being asked; report again in a second.
 
-    result: Literal["added", "moved", "known", "deleted", "gone"]
+    revision: the last one.
+    """
+
+    result: Literal["added", "moved", "known", "contested", "deleted", "gone"]
     revision: int
     record: LookupRecord | None = None
+
+
+class Probed(Struct, frozen=True, forbid_unknown_fields=True):
+    """What came of a probe: whether the VM with this MAC has answered for the address."""
+
+    vsid: Vsid
+    mac: str
+    ca: str
+    answered: bool
 
 
 class LoggedEvent(Struct, frozen=True):
@@ -418,6 +427,17 @@ class KeepAlive(Struct, frozen=True, tag_field="type", tag="keep-alive"):
 
     after: int
     revision: int
+
+
+class Probe(Struct, frozen=True, tag_field="type", tag="probe"):
+    """A line of a watch: the host is to ask its own VM with this MAC whether it has the address still.
+
+    It belongs to no revision, and comes once: what is not answered in time counts as silence.
+    """
+
+    vsid: int
+    mac: str
+    ca: str
 
 
 class Status(Struct, frozen=True):
