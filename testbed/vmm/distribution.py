@@ -1,6 +1,6 @@
 """What a host is told, and when.
 
-A host's scopes are its own and those of the networks of which it has VMs. Watchers hold no queue: one
+A host's scopes are its own and those of the networks that it serves. Watchers hold no queue: one
 that is woken reads the log of its scopes from the revision it has, so live delivery and resuming after
 a break are the same, and a slow host costs nothing but its own lateness. Only the watchers of the
 scopes that a change touched are woken.
@@ -18,7 +18,7 @@ import msgspec
 
 from testbed.vmm.model import KeepAlive, Probe
 from testbed.vmm.refusals import Gone
-from testbed.vmm.rules import hosts
+from testbed.vmm.rules.served import networks_of
 from testbed.vmm.store.database import Reader, Store, host_scope, network_scope
 from testbed.vmm.store.tables import HOSTS
 
@@ -30,9 +30,7 @@ _SNAPSHOT_TURN = 2.0  # seconds
 _CHUNK = 64 * 1024  # bytes of a snapshot handed to the network at a time
 
 # HostPolicy's fields, and a host's objects of each as JSON
-_OWN_SUBNETS = (
-    "IN (SELECT vsid FROM subnets WHERE rdid IN (SELECT rdid FROM ports WHERE host = ? AND rdid != ''))"
-)
+_OWN_SUBNETS = "IN (SELECT vsid FROM subnets WHERE rdid IN (SELECT rdid FROM served WHERE host = ?))"
 _OBJECTS = {
     "lookup_records": f"SELECT data FROM lookup_records WHERE virtual_subnet_id {_OWN_SUBNETS} "  # noqa: S608
     "ORDER BY virtual_subnet_id, customer_address, mac_address",
@@ -63,7 +61,7 @@ def reset_line(store: Store, host: str) -> bytes:
 
 def scopes_of(reader: Reader, host: str) -> frozenset[str]:
     """Whose changes a host is told."""
-    return frozenset([host_scope(host), *map(network_scope, hosts.networks_of(reader, host))])
+    return frozenset([host_scope(host), *map(network_scope, networks_of(reader, host))])
 
 
 def catch_up(store: Store, scopes: Iterable[str], revision: int | None) -> tuple[bytes, int] | None:

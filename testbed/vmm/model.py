@@ -29,6 +29,7 @@ Purpose = Literal["ca", "pa"]
 AddressState = Literal["allocated", "reserved", "learned", "released"]
 Family = Literal[4, 6]
 How = Literal["arp", "dhcp", "nd", "packet"]
+Phase = Literal["prepare", "commit", "cancel"]
 AddressStates = Literal["Preferred", "Tentative", "Duplicate", "Invalid", "Deprecated"]
 Owner = Annotated[str, Meta(min_length=1, max_length=64, description="who has the address: free text")]
 Limit = Annotated[int, Meta(ge=0, le=65535, description="addresses a port may have learned at a time")]
@@ -229,9 +230,21 @@ class NewVm(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Migration(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a VM is to go."""
+    """Where a VM is to go, and how far that is to be brought.
 
-    host: Name
+    prepare: the target gets the networks' policy and PAs, the VM is where it was. commit: the records
+    move; it needs no preparation. cancel: the preparation ends; with a host, only one for that host.
+    """
+
+    host: Name | None = None
+    phase: Phase = "commit"
+
+
+class Preparation(Struct, frozen=True):
+    """A host that is ready for a VM which is to come."""
+
+    vm: str
+    host: str
 
 
 class PortChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -242,11 +255,12 @@ class PortChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VmView(Struct, frozen=True):
-    """A VM with its ports."""
+    """A VM with its ports. prepared: the host that is ready for it."""
 
     name: str
     host: str
     ports: tuple[Port, ...]
+    prepared: str | None = None
 
 
 # ---- policy objects of one host, orders that change policy ---------------------------------

@@ -19,9 +19,9 @@ from testbed.topology.plan import HostPolicy
 from testbed.vmm import model
 from testbed.vmm.distribution import Hub, catch_up, policy_json, scopes_of
 from testbed.vmm.replica import Missed, Replica
-from testbed.vmm.rules import hosts, learning, networks, orders, placement, policy, pools
+from testbed.vmm.rules import hosts, learning, migration, networks, orders, placement, policy, pools
 from testbed.vmm.store.database import Store, Transaction
-from testbed.vmm.store.tables import PORTS, PROVIDER_ADDRESSES, SUBNETS
+from testbed.vmm.store.tables import PORTS, PREPARATIONS, PROVIDER_ADDRESSES, SUBNETS
 from testbed.wnv.policy import PolicyStore
 
 HOSTS = ("h1", "h2", "h3")
@@ -57,6 +57,10 @@ def place(vm: str, host: str, vsid: int, addresses: Any, *, gateway: bool) -> Or
     fields = {"vsid": vsid, "is_gateway": gateway, "dynamic_address_limit": 2} | addresses
     order = {"name": vm, "host": host, "adapters": [fields]}
     return lambda tx: placement.place(tx, msgspec.convert(order, model.NewVm))
+
+
+def migrate(vm: str, to: str, phase: Any) -> Order:
+    return lambda tx: migration.migrate(tx, vm, model.Migration(to, phase))
 
 
 def learn(vm: str, ca: str, silent: bool, replaces: Any) -> Order:
@@ -99,8 +103,8 @@ ORDERS = st.one_of(
     st.builds(place, vm_names, host_names, vsids, addresses, gateway=st.booleans()),
     st.builds(place, vm_names, host_names, vsids, addresses, gateway=st.booleans()),
     st.builds(lambda vm: lambda tx: placement.remove(tx, vm), vm_names),
-    st.builds(lambda vm, to: lambda tx: placement.migrate(tx, vm, model.Migration(to)), vm_names, host_names),
-    st.builds(lambda vm, to: lambda tx: placement.migrate(tx, vm, model.Migration(to)), vm_names, host_names),
+    st.builds(migrate, vm_names, host_names, st.just("commit")),
+    st.builds(migrate, vm_names, host_names, st.sampled_from(["prepare", "prepare", "commit", "cancel"])),
     st.builds(learn, vm_names, cas, st.booleans(), st.none() | cas),
     st.builds(learn, vm_names, cas, st.just(True), st.none()),
     st.builds(age, vm_names, cas),
@@ -169,8 +173,11 @@ class Watching:
         return lines
 
     def check_own(self, line: bytes) -> None:
-        """Nothing in a line is of a network of which the host has no VM."""
-        networks_here = {port.rdid for port in self.hub.store.select(PORTS, host=self.name)}
+        """Nothing in a line is of a network of which no VM is on the host, or prepared to come."""
+        store = self.hub.store
+        coming = [each.vm for each in store.select(PREPARATIONS, host=self.name)]
+        ports = store.select(PORTS, host=self.name) + [p for vm in coming for p in store.select(PORTS, vm=vm)]
+        networks_here = {port.rdid for port in ports}
         own = {each.vsid for each in self.hub.store.select(SUBNETS) if each.rdid in networks_here}
         known = {each.vsid for each in self.hub.store.select(SUBNETS)}
         foreign = [vsid for vsid in known - own if b'"virtual_subnet_id":%d,' % vsid in line]

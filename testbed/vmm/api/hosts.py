@@ -32,6 +32,7 @@ from testbed.vmm.model import (
 )
 from testbed.vmm.refusals import Gone
 from testbed.vmm.rules import hosts, learning
+from testbed.vmm.rules.served import networks_of
 from testbed.vmm.store.tables import HOSTS, LEARNED
 
 LINES = "application/x-ndjson"
@@ -45,7 +46,7 @@ StoreId = Annotated[str | None, QueryParameter(description="the store of which t
 
 def _view(store: TheStore, hub: TheHub, reports: TheReports, host: Host) -> HostView:
     reported, report = reports.last(host.name)
-    networks = hosts.networks_of(store, host.name)
+    networks = networks_of(store, host.name)
     return HostView(host.name, host.registered, networks, hub.watching(host.name), reported, report)
 
 
