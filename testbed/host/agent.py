@@ -18,6 +18,7 @@ import msgspec
 from testbed.channel import Channel, Message, Reply
 from testbed.errors import BadInput
 from testbed.host.events import EventRing
+from testbed.host.learning import Learner
 from testbed.host.orders import WorkerLink
 from testbed.host.pa.addresses import AddressState
 from testbed.host.policy import PolicyControl
@@ -41,7 +42,8 @@ class Agent:
         self._link = WorkerLink(loop, worker)
         self._provider = ProviderSide(loop, self._link, self._events)
         self._policy = PolicyControl(self._link, self._provider, self._events)
-        self._vmm = VmmSide(loop, self._policy, self._address_states)
+        self._learner = Learner(loop, self._link, self._policy, self._events)
+        self._vmm = VmmSide(loop, self._policy, self._learner, self._address_states)
         self._provider.on_state = self._vmm.addresses_changed
         self._answers: dict[str, Callable[[Message], Message]] = {
             "configure": self._configure,
@@ -92,6 +94,7 @@ class Agent:
             flow_entropy=plan.flow_entropy,
             extensions=msgspec.to_builtins(plan.extensions),
             active_nic=plan.active_nic,
+            learning=plan.learning,
         )
         self._plan = plan
         before = set(old.nics) if old else set()
@@ -101,6 +104,7 @@ class Agent:
             self._link.order("add-nic", **msgspec.structs.asdict(nic))
         if old is None or _provider_nic(old) != _provider_nic(plan) or not self._provider.joined:
             self._provider.join(plan)
+        self._learner.configure(plan.timers, learning=plan.learning)
         self._vmm.join(plan.name, message.get("vmm"))
         if not self._vmm.owns_policy:
             self._policy.replace(plan.policy)
@@ -114,6 +118,7 @@ class Agent:
 
     def close(self) -> None:
         """The host ends."""
+        self._learner.stop()
         self._vmm.close()
 
     # ---- ports ----------------------------------------------------------------------------
@@ -123,10 +128,12 @@ class Agent:
             raise BadInput("attach-port needs exactly one descriptor")
         self._provider.set_groups(self._link.order("add-port", descriptors, **port))
         self._ports[port["name"]] = port
+        self._learner.attached(port["name"], port["mac"], port["vsid"])
         return {}
 
     def _detach(self, message: Message) -> Message:
         self._ports.pop(message["name"], None)
+        self._learner.detached(message["name"])
         self._provider.set_groups(self._link.order("remove-port", name=message["name"]))
         return {}
 
@@ -140,6 +147,7 @@ class Agent:
         before = self._ports[name]["vsid"]
         self._provider.set_groups(self._link.order("set-port", name=name, vsid=vsid))
         self._ports[name] = {**self._ports[name], "vsid": vsid}
+        self._learner.attached(name, self._ports[name]["mac"], vsid)
         self._events.add("port-change", name, vsid=vsid, before=before)
         return {"port": self._ports[name], "before": before}
 

@@ -1,6 +1,6 @@
 """What a host is told, and when.
 
-A host's scopes are its own and those of the networks of which it has VMs. Watchers hold no queue: one
+A host's scopes are its own and those of the networks that it serves. Watchers hold no queue: one
 that is woken reads the log of its scopes from the revision it has, so live delivery and resuming after
 a break are the same, and a slow host costs nothing but its own lateness. Only the watchers of the
 scopes that a change touched are woken.
@@ -16,9 +16,9 @@ from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
-from testbed.vmm.model import KeepAlive
+from testbed.vmm.model import KeepAlive, Probe
 from testbed.vmm.refusals import Gone
-from testbed.vmm.rules import hosts
+from testbed.vmm.rules.served import networks_of
 from testbed.vmm.store.database import Reader, Store, host_scope, network_scope
 from testbed.vmm.store.tables import HOSTS
 
@@ -30,9 +30,7 @@ _SNAPSHOT_TURN = 2.0  # seconds
 _CHUNK = 64 * 1024  # bytes of a snapshot handed to the network at a time
 
 # HostPolicy's fields, and a host's objects of each as JSON
-_OWN_SUBNETS = (
-    "IN (SELECT vsid FROM subnets WHERE rdid IN (SELECT rdid FROM ports WHERE host = ? AND rdid != ''))"
-)
+_OWN_SUBNETS = "IN (SELECT vsid FROM subnets WHERE rdid IN (SELECT rdid FROM served WHERE host = ?))"
 _OBJECTS = {
     "lookup_records": f"SELECT data FROM lookup_records WHERE virtual_subnet_id {_OWN_SUBNETS} "  # noqa: S608
     "ORDER BY virtual_subnet_id, customer_address, mac_address",
@@ -63,7 +61,7 @@ def reset_line(store: Store, host: str) -> bytes:
 
 def scopes_of(reader: Reader, host: str) -> frozenset[str]:
     """Whose changes a host is told."""
-    return frozenset([host_scope(host), *map(network_scope, hosts.networks_of(reader, host))])
+    return frozenset([host_scope(host), *map(network_scope, networks_of(reader, host))])
 
 
 def catch_up(store: Store, scopes: Iterable[str], revision: int | None) -> tuple[bytes, int] | None:
@@ -101,6 +99,18 @@ class Watcher:
         self.scopes = scopes
         self.ended = False
         self.wake = asyncio.Event()
+        self._probes: dict[Probe, None] = {}  # in order, each once
+
+    def ask(self, probe: Probe) -> None:
+        """Have the host probe one of its VMs."""
+        self._probes[probe] = None
+        self.wake.set()
+
+    def take_probes(self) -> bytes:
+        """The lines of the probes that have not gone out."""
+        lines = b"".join(msgspec.json.encode(probe) + b"\n" for probe in self._probes)
+        self._probes.clear()
+        return lines
 
     def end(self) -> None:
         """Have the stream end."""
@@ -127,6 +137,13 @@ class Hub:
     def watching(self, host: str) -> bool:
         """Whether a host has a stream open."""
         return host in self._watchers
+
+    def probe(self, host: str, probe: Probe) -> bool:
+        """Have a host ask one of its VMs. False: it has no stream open."""
+        if (watcher := self._watchers.get(host)) is None:
+            return False
+        watcher.ask(probe)
+        return True
 
     def close(self) -> None:
         """End all streams: the VMM ends."""
@@ -168,7 +185,7 @@ class Hub:
                     del line  # large, and the stream lives long
                     continue
                 lines, revision = found
-                if lines:
+                if lines := lines + watcher.take_probes():
                     yield lines
                 del found, lines
                 if not await self._woken(watcher.wake):

@@ -30,7 +30,7 @@ Purpose = Literal["ca", "pa"]
 AddressState = Literal["allocated", "reserved", "learned", "released"]
 Family = Literal[4, 6]
 How = Literal["arp", "dhcp", "nd", "packet"]
-Probe = Literal["answered", "failed"]
+Phase = Literal["prepare", "commit", "cancel"]
 AddressStates = Literal["Preferred", "Tentative", "Duplicate", "Invalid", "Deprecated"]
 Owner = Annotated[str, Meta(min_length=1, max_length=64, description="who has the address: free text")]
 Limit = Annotated[int, Meta(ge=0, le=65535, description="addresses a port may have learned at a time")]
@@ -232,9 +232,21 @@ class NewVm(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Migration(Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a VM is to go."""
+    """Where a VM is to go, and how far that is to be brought.
 
-    host: Name
+    prepare: the target gets the networks' policy and PAs, the VM is where it was. commit: the records
+    move; it needs no preparation. cancel: the preparation ends; with a host, only one for that host.
+    """
+
+    host: Name | None = None
+    phase: Phase = "commit"
+
+
+class Preparation(Struct, frozen=True):
+    """A host that is ready for a VM which is to come."""
+
+    vm: str
+    host: str
 
 
 class PortChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -245,11 +257,12 @@ class PortChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VmView(Struct, frozen=True):
-    """A VM with its ports."""
+    """A VM with its ports. prepared: the host that is ready for it."""
 
     name: str
     host: str
     ports: tuple[Port, ...]
+    prepared: str | None = None
 
 
 class PlanOrder(Struct, frozen=True, forbid_unknown_fields=True):
@@ -356,8 +369,7 @@ class ProviderRouteChange(Struct, frozen=True, forbid_unknown_fields=True):
 class Learned(Struct, frozen=True, forbid_unknown_fields=True):
     """An address that a host has seen a VM use.
 
-    pa: the host's own for the VSID. probe: what came of asking the address's holder, if the host did.
-    replaces: the MAC's older address of the same family, which it gave up.
+    pa: the host's own for the VSID. replaces: the MAC's older address of the same family, which it gave up.
     """
 
     mac: str
@@ -365,7 +377,6 @@ class Learned(Struct, frozen=True, forbid_unknown_fields=True):
     vsid: Vsid
     pa: str
     how: How
-    probe: Probe | None = None
     replaces: str | None = None
 
 
@@ -381,11 +392,23 @@ class LearnedAddress(Struct, frozen=True):
 
 
 class LearnedResult(Struct, frozen=True):
-    """known and gone: nothing had to change. revision: the last one."""
+    """known and gone: nothing had to change. contested: the holder is being asked; report again in a second.
 
-    result: Literal["added", "moved", "known", "deleted", "gone"]
+    revision: the last one.
+    """
+
+    result: Literal["added", "moved", "known", "contested", "deleted", "gone"]
     revision: int
     record: LookupRecord | None = None
+
+
+class Probed(Struct, frozen=True, forbid_unknown_fields=True):
+    """What came of a probe: whether the VM with this MAC has answered for the address."""
+
+    vsid: Vsid
+    mac: str
+    ca: str
+    answered: bool
 
 
 class LoggedEvent(Struct, frozen=True):
@@ -439,6 +462,17 @@ class KeepAlive(Struct, frozen=True, tag_field="type", tag="keep-alive"):
 
     after: int
     revision: int
+
+
+class Probe(Struct, frozen=True, tag_field="type", tag="probe"):
+    """A line of a watch: the host is to ask its own VM with this MAC whether it has the address still.
+
+    It belongs to no revision, and comes once: what is not answered in time counts as silence.
+    """
+
+    vsid: int
+    mac: str
+    ca: str
 
 
 class Status(Struct, frozen=True):

@@ -11,7 +11,7 @@ from testbed.errors import BadInput
 
 
 class Holder(Struct, frozen=True):
-    """The lookup record that stands against a learned address; a host probes its MAC at its PA."""
+    """The lookup record that stands against a learned address."""
 
     customer_address: str
     virtual_subnet_id: int

@@ -8,10 +8,10 @@ from __future__ import annotations
 import msgspec
 
 from testbed.topology.plan import HostPolicy
-from testbed.vmm.model import Changes, KeepAlive, Reset
+from testbed.vmm.model import Changes, KeepAlive, Probe, Reset
 from testbed.wnv.policy import Change, decode_changes
 
-_decode = msgspec.json.Decoder(Changes | Reset | KeepAlive).decode
+_decode = msgspec.json.Decoder(Changes | Reset | KeepAlive | Probe).decode
 
 
 class Missed(Exception):
@@ -28,13 +28,16 @@ class Replica:
         self.store = store
         self.revision = revision
 
-    def feed(self, line: bytes) -> HostPolicy | list[Change]:
-        """What a line asks for: the whole policy anew, or changes (none: nothing to do).
+    def feed(self, line: bytes) -> HostPolicy | list[Change] | Probe:
+        """What a line asks for: the whole policy anew, changes (none: nothing to do), or a probe.
 
-        A line that came before is nothing to do. Raises msgspec.DecodeError on one that is no line of a
-        watch, and Missed when one before it did not come: watch anew from the revision that is here.
+        A line that came before is nothing to do; a probe belongs to no revision. Raises
+        msgspec.DecodeError on one that is no line of a watch, and Missed when one before it did not
+        come: watch anew from the revision that is here.
         """
         message = _decode(line)
+        if isinstance(message, Probe):
+            return message
         if isinstance(message, Reset):
             if self.store == message.store and message.revision < (self.revision or 0):
                 return []

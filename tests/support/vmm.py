@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,21 @@ class Api:
     def __init__(self, folder: Path) -> None:
         self.store = Store(folder / "vmm.sqlite")
         self.store.connection.execute("PRAGMA synchronous = OFF")  # the rules are tested, not the disk
-        self.hub = Hub(self.store)
+        self.hub = Hub(self.store, keep_alive=0.002)
         self.app = build(self.store, self.hub, hash_token(ADMIN))
         if not _DOCUMENT:  # it takes longer than all else
             _DOCUMENT.update(json.loads(msgspec.json.encode(document(self.app.openapi_schema.to_schema()))))
         self.document = _DOCUMENT
         self.tokens: dict[str, str] = {}
         self.used: set[tuple[str, str]] = set()  # method and path of the document
+        self._runner = asyncio.Runner()  # one loop for all requests: contests have timers
+        self._streams: dict[str, AsyncIterator[bytes]] = {}
 
     def close(self) -> None:
+        self.hub.close()
+        for host in list(self._streams):
+            self.unwatch(host)
+        self._runner.close()
         self.store.close()
 
     def raw(self, method: str, path: str, token: str = ADMIN, **more: Any) -> httpx.Response:
@@ -80,7 +86,7 @@ class Api:
             async with httpx.AsyncClient(transport=transport, base_url="http://vmm") as client:
                 return await client.request(method, path, headers=headers, timeout=30, **more)
 
-        return asyncio.run(ask())
+        return self._runner.run(ask())
 
     def call(self, method: str, path: str, body: Any = None, token: str = ADMIN, **query: Any) -> Answer:
         """Ask, and hold the answer against the document."""
@@ -141,6 +147,32 @@ class Api:
         order = {"name": name, "host": host, "adapters": [{"vsid": vsid, **adapter}]}
         placed: dict[str, Any] = self.must("POST", "/v1/vms", order)
         return placed
+
+    def watch(self, host: str) -> list[dict[str, Any]]:
+        """What a host's stream has by now: it is opened at the first call."""
+
+        async def read() -> bytes:
+            if host not in self._streams:
+                self._streams[host] = self.hub.watch(host, None)
+            data = b""
+            while b'"keep-alive"' not in data:
+                data += await anext(self._streams[host])
+            return data
+
+        lines = [json.loads(line) for line in self._runner.run(read()).splitlines()]
+        return [line for line in lines if line["type"] != "keep-alive"]
+
+    def unwatch(self, host: str) -> None:
+        """End a host's stream."""
+
+        async def close() -> None:
+            await self._streams.pop(host).aclose()  # type: ignore[attr-defined]
+
+        self._runner.run(close())
+
+    def wait(self, seconds: float) -> None:
+        """Let the VMM's own timers run."""
+        self._runner.run(asyncio.sleep(seconds))
 
     def port(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.must("GET", f"/v1/ports/{name}:eth0")

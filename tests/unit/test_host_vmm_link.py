@@ -17,6 +17,7 @@ from testbed.host.layers import Layers
 from testbed.host.vmm.http import Connection
 from testbed.host.vmm.link import Access, Handlers, VmmLink
 from testbed.topology.plan import HostPolicy, encode
+from testbed.vmm.model import Probe
 from testbed.wnv.policy import Change
 
 SECONDS = 20.0
@@ -48,6 +49,7 @@ class Follower:
         self.layers = Layers(HostPolicy())
         self.resets = self.in_step = 0
         self.refuses = False
+        self.probes: list[Probe] = []
 
     def reset(self, policy: HostPolicy) -> None:
         self.resets += 1
@@ -73,7 +75,7 @@ def token(vmm: Process, host: str = "host1") -> str:
 @asynccontextmanager
 async def linked(vmm: Process, follower: Follower, given: str = "") -> Any:
     access = Access("127.0.0.1", vmm.port, given or token(vmm))
-    handlers = Handlers(follower.reset, follower.follow, follower.came_in_step)
+    handlers = Handlers(follower.reset, follower.follow, follower.came_in_step, follower.probes.append)
     link = VmmLink(asyncio.get_running_loop(), "host1", access, handlers)
     try:
         yield link

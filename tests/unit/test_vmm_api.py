@@ -20,6 +20,7 @@ OWN = {
     ("get", "/v1/hosts/{host}/learned"),
     ("post", "/v1/hosts/{host}/learned"),
     ("delete", "/v1/hosts/{host}/learned"),
+    ("post", "/v1/hosts/{host}/probed"),
 }
 OPEN = {("get", "/v1/status")}
 

@@ -19,9 +19,9 @@ from testbed.topology.plan import HostPolicy
 from testbed.vmm import model
 from testbed.vmm.distribution import Hub, catch_up, policy_json, scopes_of
 from testbed.vmm.replica import Missed, Replica
-from testbed.vmm.rules import hosts, learning, networks, orders, placement, pools
+from testbed.vmm.rules import hosts, learning, migration, networks, orders, placement, policy, pools
 from testbed.vmm.store.database import Store, Transaction
-from testbed.vmm.store.tables import PORTS, PROVIDER_ADDRESSES, SUBNETS
+from testbed.vmm.store.tables import PORTS, PREPARATIONS, PROVIDER_ADDRESSES, SUBNETS
 from testbed.wnv.policy import PolicyStore
 
 HOSTS = ("h1", "h2", "h3")
@@ -59,13 +59,18 @@ def place(vm: str, host: str, vsid: int, addresses: Any, *, gateway: bool) -> Or
     return lambda tx: placement.place(tx, msgspec.convert(order, model.NewVm))
 
 
-def learn(vm: str, ca: str, probe: Any, replaces: Any) -> Order:
+def migrate(vm: str, to: str, phase: Any) -> Order:
+    return lambda tx: migration.migrate(tx, vm, model.Migration(to, phase))
+
+
+def learn(vm: str, ca: str, silent: bool, replaces: Any) -> Order:
     def do(tx: Transaction) -> None:
         port = placement.existing_port(tx, f"{vm}:eth0")
         own = tx.get(PROVIDER_ADDRESSES, port.host, port.vsid)
         assert own is not None
-        report = model.Learned(port.mac, ca, port.vsid, own.provider_address, "arp", probe, replaces)
-        learning.learn(tx, port.host, report)
+        report = model.Learned(port.mac, ca, port.vsid, own.provider_address, "arp", replaces)
+        held = policy.record_of_address(tx, port.vsid, ca) if silent else None
+        learning.learn(tx, port.host, report, held)
 
     return do
 
@@ -98,10 +103,10 @@ ORDERS = st.one_of(
     st.builds(place, vm_names, host_names, vsids, addresses, gateway=st.booleans()),
     st.builds(place, vm_names, host_names, vsids, addresses, gateway=st.booleans()),
     st.builds(lambda vm: lambda tx: placement.remove(tx, vm), vm_names),
-    st.builds(lambda vm, to: lambda tx: placement.migrate(tx, vm, model.Migration(to)), vm_names, host_names),
-    st.builds(lambda vm, to: lambda tx: placement.migrate(tx, vm, model.Migration(to)), vm_names, host_names),
-    st.builds(learn, vm_names, cas, st.sampled_from([None, "failed"]), st.none() | cas),
-    st.builds(learn, vm_names, cas, st.just("failed"), st.none()),
+    st.builds(migrate, vm_names, host_names, st.just("commit")),
+    st.builds(migrate, vm_names, host_names, st.sampled_from(["prepare", "prepare", "commit", "cancel"])),
+    st.builds(learn, vm_names, cas, st.booleans(), st.none() | cas),
+    st.builds(learn, vm_names, cas, st.just(True), st.none()),
     st.builds(age, vm_names, cas),
     st.builds(
         lambda vm, new: lambda tx: placement.change_port(tx, f"{vm}:eth0", model.PortChange(tuple(new))),
@@ -168,8 +173,11 @@ class Watching:
         return lines
 
     def check_own(self, line: bytes) -> None:
-        """Nothing in a line is of a network of which the host has no VM."""
-        networks_here = {port.rdid for port in self.hub.store.select(PORTS, host=self.name)}
+        """Nothing in a line is of a network of which no VM is on the host, or prepared to come."""
+        store = self.hub.store
+        coming = [each.vm for each in store.select(PREPARATIONS, host=self.name)]
+        ports = store.select(PORTS, host=self.name) + [p for vm in coming for p in store.select(PORTS, vm=vm)]
+        networks_here = {port.rdid for port in ports}
         own = {each.vsid for each in self.hub.store.select(SUBNETS) if each.rdid in networks_here}
         known = {each.vsid for each in self.hub.store.select(SUBNETS)}
         foreign = [vsid for vsid in known - own if b'"virtual_subnet_id":%d,' % vsid in line]
@@ -185,7 +193,7 @@ class Watching:
                 return False
             if isinstance(found, HostPolicy):
                 self.table.replace(found)
-            else:
+            elif not isinstance(found, model.Probe):
                 self.table.apply(found)
         return True
 
@@ -308,6 +316,16 @@ def test_what_was_missed_is_noticed() -> None:
         assert replica.revision == 5
     with pytest.raises(Missed):
         Replica().feed(change(5, 7))
+
+
+def test_a_probe_is_of_no_revision() -> None:
+    line = b'{"type":"probe","vsid":5001,"mac":"02:00:00:00:00:01","ca":"10.0.0.5"}'
+    probe = model.Probe(5001, "02:00:00:00:00:01", "10.0.0.5")
+    for replica in (Replica(), Replica("s", 5)):
+        before = replica.store, replica.revision
+        assert [replica.feed(line), replica.feed(line)] == [probe, probe]
+        assert (replica.store, replica.revision) == before
+    assert len(replica.feed(change(5, 6))) == 1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"nonsense", b'{"type":"other"}', b'{"type":"reset"}'])

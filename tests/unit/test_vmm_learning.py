@@ -101,6 +101,9 @@ def test_a_second_report_still_replaces(api: Api) -> None:
     api.learn("h2", "b", "10.0.0.51")
     assert api.learn("h2", "b", "10.0.0.51", replaces="10.0.0.50").body["result"] == "known"
     assert api.record("10.0.0.50") is None
+    assert api.learn("h1", "a", "10.0.0.60").body["result"] == "added"
+    assert api.learn("h1", "a", "10.0.0.60", replaces="10.0.0.2").body["result"] == "known"
+    assert (api.record("10.0.0.2"), api.port("a")["addresses"]) == (None, [])  # a Static one too
 
 
 def test_a_record_follows_its_host(api: Api) -> None:
@@ -120,53 +123,23 @@ def test_a_record_follows_its_host(api: Api) -> None:
 
 
 def test_static_wins_over_learned(api: Api) -> None:
-    for probe in (None, "answered", "failed"):
-        answer = api.learn("h2", "b", "10.0.0.2", **({"probe": probe} if probe else {}))
-        assert answer.status == 409
-        assert "Static record" in answer.error
-        assert answer.body["error"]["holder"]["mac_address"] == api.port("a")["mac"]
+    answer = api.learn("h2", "b", "10.0.0.2")
+    assert answer.status == 409
+    assert "Static record" in answer.error
+    assert answer.body["error"]["holder"]["mac_address"] == api.port("a")["mac"]
     assert owner(api, "10.0.0.2") == ("a", "Static")
 
 
 def test_the_gateways_address_is_static_too(api: Api) -> None:
-    assert "Static record" in api.learn("h2", "b", "10.0.0.1", probe="failed").error
-
-
-@pytest.mark.parametrize("probe", [None, "answered"])
-def test_of_two_learned_the_newer_loses(api: Api, probe: str | None) -> None:
-    api.learn("h1", "a", "10.0.0.50")
-    records = api.must("GET", "/v1/lookup-records")
-    answer = api.learn("h2", "b", "10.0.0.50", **({"probe": probe} if probe else {}))
-    assert answer.status == 409
-    assert "report probe: failed" in answer.error
-    assert answer.body["error"]["holder"] == {
-        "customer_address": "10.0.0.50",
-        "virtual_subnet_id": 5001,
-        "mac_address": api.port("a")["mac"],
-        "provider_address": api.pa("h1", 5001),
-        "type": "Dynamic",
-    }
-    assert api.must("GET", "/v1/lookup-records") == records
-
-
-def test_unless_the_older_does_not_answer(api: Api) -> None:
-    api.learn("h1", "a", "10.0.0.50")
-    revision = api.store.revision
-    answer = api.learn("h2", "b", "10.0.0.50", probe="failed")
-    assert (answer.status, answer.body["result"]) == (200, "added")
-    assert owner(api, "10.0.0.50") == ("b", "Dynamic")
-    assert api.in_pool("10.0.0.50") == ("learned", "b:eth0")
-    assert reasons(api, revision) == [("Deleted", "10.0.0.50", "arp"), ("Added", "10.0.0.50", "arp")]
-    assert api.must("GET", "/v1/hosts/h1/learned") == []
+    assert "Static record" in api.learn("h2", "b", "10.0.0.1").error
 
 
 def test_a_conflict_is_an_event_and_not_a_flood_of_them(api: Api) -> None:
-    api.learn("h1", "a", "10.0.0.50")
     for _ in range(3):
-        assert api.learn("h2", "b", "10.0.0.50").status == 409
+        assert api.learn("h2", "b", "10.0.0.2").status == 409
     events = api.events(kind="address-conflict")
     assert [(each["host"], each["fields"]["ca"], each["fields"]["holder"]["type"]) for each in events] == [
-        ("h2", "10.0.0.50", "Dynamic")
+        ("h2", "10.0.0.2", "Static")
     ]
 
 
@@ -244,7 +217,7 @@ def report(api: Api, host: str, **changes: Any) -> Any:
         ({"pa": "192.168.0.77"}, 409, "not the PA of host h2"),
         ({"how": "guess"}, 400, "how"),
         ({"replaces": "fd00::5"}, 422, "other family"),
-        ({"probe": "maybe"}, 400, "probe"),
+        ({"probe": "failed"}, 400, "probe"),
     ],
 )
 def test_refused(api: Api, changes: dict[str, Any], status: int, why: str) -> None:

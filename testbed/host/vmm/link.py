@@ -18,6 +18,7 @@ from msgspec import Struct
 from testbed.errors import TestbedError
 from testbed.host.vmm.http import Connection
 from testbed.topology.plan import HostPolicy
+from testbed.vmm.model import Probe
 from testbed.vmm.replica import Missed, Replica
 from testbed.wnv.policy import Change
 
@@ -42,6 +43,7 @@ class Handlers(Struct, frozen=True):
     reset: Callable[[HostPolicy], None]
     follow: Callable[[list[Change]], None]
     in_step: Callable[[], None]  # the link is back, or the policy was taken anew
+    probe: Callable[[Probe], None]  # ask a VM of this host whether it has an address
 
 
 class VmmLink:
@@ -150,6 +152,8 @@ class VmmLink:
         if isinstance(found, HostPolicy):
             self._handlers.reset(found)
             self._handlers.in_step()
+        elif isinstance(found, Probe):
+            self._handlers.probe(found)
         elif found:
             self._handlers.follow(found)
 

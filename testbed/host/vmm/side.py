@@ -1,4 +1,4 @@
-"""What a host does with its link to the VMM: takes its policy over it, tells it how its PAs are."""
+"""What a host does with its link to the VMM: follows its policy, reports PAs and what is learned."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Any
 import msgspec
 
 from testbed.channel import Message
+from testbed.host.learning import Learner
 from testbed.host.policy import PolicyControl
 from testbed.host.vmm.link import Access, Handlers, VmmLink
+from testbed.host.vmm.reporter import VmmReporter
+from testbed.vmm.model import Probe
 
 _PAUSE = 0.5  # seconds until what could not be told is told again
 
@@ -22,10 +25,12 @@ class VmmSide:
         self,
         loop: asyncio.AbstractEventLoop,
         policy: PolicyControl,
+        learner: Learner,
         address_states: Callable[[], list[Message]],
     ) -> None:
         self._loop = loop
         self._policy = policy
+        self._learner = learner
         self._address_states = address_states
         self._link: VmmLink | None = None
         self._reporting: asyncio.Task[None] | None = None
@@ -38,15 +43,16 @@ class VmmSide:
             return
         self.close()
         if wanted is not None:
-            handlers = Handlers(self._policy.reset, self._policy.follow, self._in_step)
+            handlers = Handlers(self._policy.reset, self._policy.follow, self._in_step, self._probe)
             self._link = VmmLink(self._loop, host, wanted, handlers)
+            self._learner.reporter = VmmReporter(self._link)
             self._reporting = self._loop.create_task(self._report())
 
     def close(self) -> None:
         """Part from the VMM."""
         if self._link is not None:
             self._link.close()
-            self._link = None
+            self._link = self._learner.reporter = None
         if self._reporting is not None:
             self._reporting.cancel()
             self._reporting = None
@@ -79,6 +85,10 @@ class VmmSide:
 
     def _in_step(self) -> None:
         self._news.set()
+        self._learner.resynced()
+
+    def _probe(self, question: Probe) -> None:
+        self._learner.answer_probe(question.vsid, question.mac, question.ca)
 
     async def _report(self) -> None:
         while True:

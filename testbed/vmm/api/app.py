@@ -13,6 +13,7 @@ from testbed.vmm.api import events, hosts, networks, policy, vms
 from testbed.vmm.api.auth import Authentication, authorize
 from testbed.vmm.api.description import Description, operation_id
 from testbed.vmm.api.errors import HANDLERS
+from testbed.vmm.contests import Contests
 from testbed.vmm.distribution import Hub
 from testbed.vmm.reports import Reports
 from testbed.vmm.store.database import Store
@@ -24,11 +25,13 @@ ROUTERS = (networks.ROUTER, hosts.ROUTER, vms.ROUTER, policy.ROUTER, events.ROUT
 def build(store: Store, hub: Hub, admin_hash: str) -> Litestar:
     """The API of a store. admin_hash: of the administrator's token (rules.hosts.hash_token)."""
     reports = Reports()
+    contests = Contests(store, hub, reports)
     return Litestar(
         route_handlers=[Router("/v1", route_handlers=ROUTERS, guards=[authorize])],
         dependencies={
             "store": Provide(lambda: store, sync_to_thread=False),
             "hub": Provide(lambda: hub, sync_to_thread=False),
+            "contests": Provide(lambda: contests, sync_to_thread=False),
             "reports": Provide(lambda: reports, sync_to_thread=False),
         },
         middleware=[DefineMiddleware(Authentication, store=store, admin_hash=admin_hash)],

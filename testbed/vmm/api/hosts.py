@@ -13,7 +13,7 @@ from litestar.response import Stream
 from testbed.topology.plan import HostPolicy
 from testbed.vmm.api.auth import OWN_HOST
 from testbed.vmm.api.errors import errors
-from testbed.vmm.api.parts import TheHub, TheReports, TheStore
+from testbed.vmm.api.parts import TheContests, TheHub, TheReports, TheStore
 from testbed.vmm.distribution import policy_json
 from testbed.vmm.model import (
     Changes,
@@ -24,12 +24,15 @@ from testbed.vmm.model import (
     LearnedAddress,
     LearnedResult,
     NewHost,
+    Probe,
+    Probed,
     Registration,
     Report,
     Reset,
 )
 from testbed.vmm.refusals import Gone
 from testbed.vmm.rules import hosts, learning
+from testbed.vmm.rules.served import networks_of
 from testbed.vmm.store.tables import HOSTS, LEARNED
 
 LINES = "application/x-ndjson"
@@ -43,7 +46,7 @@ StoreId = Annotated[str | None, QueryParameter(description="the store of which t
 
 def _view(store: TheStore, hub: TheHub, reports: TheReports, host: Host) -> HostView:
     reported, report = reports.last(host.name)
-    networks = hosts.networks_of(store, host.name)
+    networks = networks_of(store, host.name)
     return HostView(host.name, host.registered, networks, hub.watching(host.name), reported, report)
 
 
@@ -93,7 +96,10 @@ def get_policy(store: TheStore, host: FromPath[str]) -> Response[bytes]:
     "/hosts/{host:str}/watch",
     responses={
         200: ResponseSpec(
-            Reset | Changes | KeepAlive, generate_examples=False, description="A line each", media_type=LINES
+            Reset | Changes | KeepAlive | Probe,
+            generate_examples=False,
+            description="A line each",
+            media_type=LINES,
         ),
         **errors(404, 410),
     },
@@ -156,18 +162,11 @@ def list_learned(store: TheStore, host: FromPath[str]) -> list[LearnedAddress]:
     sync_to_thread=False,
 )
 def learn_address(
-    store: TheStore, reports: TheReports, host: FromPath[str], data: JSONBody[Learned]
+    store: TheStore, contests: TheContests, host: FromPath[str], data: JSONBody[Learned]
 ) -> LearnedResult:
     """Report an address that a VM of the host uses; the VMM decides on it."""
     hosts.existing(store, host)
-    try:
-        with store.change() as tx:
-            return learning.learn(tx, host, data)
-    except learning.AddressConflict as conflict:
-        if reports.is_news(host, data):
-            with store.change() as tx:
-                learning.note_conflict(tx, host, data, conflict)
-        raise
+    return contests.learn(host, data)
 
 
 @delete(
@@ -186,6 +185,21 @@ def age_address(
         return learning.age(tx, host, vsid, mac, ca)
 
 
+@post(
+    "/hosts/{host:str}/probed",
+    status_code=204,
+    responses=errors(404, 413),
+    opt=OWN_HOST,
+    sync_to_thread=False,
+)
+def probed_address(
+    store: TheStore, contests: TheContests, host: FromPath[str], data: JSONBody[Probed]
+) -> None:
+    """Answer a probe line of the watch: whether the host's VM has the address still."""
+    hosts.existing(store, host)
+    contests.probed(host, data)
+
+
 ROUTER = Router(
     "/",
     route_handlers=[
@@ -199,6 +213,7 @@ ROUTER = Router(
         list_learned,
         learn_address,
         age_address,
+        probed_address,
     ],
     tags=["hosts"],
 )

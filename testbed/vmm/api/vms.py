@@ -8,9 +8,9 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from testbed.vmm.api.errors import errors
 from testbed.vmm.api.parts import TheStore
 from testbed.vmm.model import Converged, Migration, NewVm, PlanOrder, Port, PortChange, VmView
-from testbed.vmm.rules import placement
+from testbed.vmm.rules import migration, placement
 from testbed.vmm.rules.converge import converge
-from testbed.vmm.store.tables import PORTS, VMS
+from testbed.vmm.store.tables import PORTS, PREPARATIONS, VMS
 
 
 @get("/vms", responses=errors(), sync_to_thread=False)
@@ -20,7 +20,11 @@ def list_vms(store: TheStore, host: FromQuery[str | None] = None) -> list[VmView
     ports: dict[str, list[Port]] = {}
     for port in store.select(PORTS, **where):
         ports.setdefault(port.vm, []).append(port)
-    return [VmView(vm.name, vm.host, tuple(ports.get(vm.name, ()))) for vm in store.select(VMS, **where)]
+    prepared = {each.vm: each.host for each in store.select(PREPARATIONS)}
+    return [
+        VmView(vm.name, vm.host, tuple(ports.get(vm.name, ())), prepared.get(vm.name))
+        for vm in store.select(VMS, **where)
+    ]
 
 
 @post("/vms", responses=errors(409, 413, 422), sync_to_thread=False)
@@ -45,9 +49,9 @@ def remove_vm(store: TheStore, name: FromPath[str]) -> None:
 
 @post("/vms/{name:str}/migrate", status_code=200, responses=errors(404, 409, 413, 422), sync_to_thread=False)
 def migrate_vm(store: TheStore, name: FromPath[str], data: JSONBody[Migration]) -> VmView:
-    """Move a VM to another host: its records are Moved to that host's PAs."""
+    """Move a VM to another host, in one step or prepared: its records are Moved to that host's PAs."""
     with store.change() as tx:
-        return placement.migrate(tx, name, data)
+        return migration.migrate(tx, name, data)
 
 
 @get("/ports", responses=errors(), sync_to_thread=False)

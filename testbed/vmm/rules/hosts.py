@@ -1,4 +1,4 @@
-"""Hosts: registration, tokens, and of which networks each is told."""
+"""Hosts: registration, tokens, removal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from testbed.vmm.model import Host, NewHost, Registration
 from testbed.vmm.refusals import Conflict, Malformed, Missing
 from testbed.vmm.rules import policy
 from testbed.vmm.store.database import Reader, Transaction
-from testbed.vmm.store.tables import HOSTS, PROVIDER_ADDRESSES, PROVIDER_ROUTES, VMS
+from testbed.vmm.store.tables import HOSTS, PREPARATIONS, PROVIDER_ADDRESSES, PROVIDER_ROUTES, VMS
 
 
 def hash_token(token: str) -> str:
@@ -42,6 +42,8 @@ def remove(tx: Transaction, name: str) -> None:
     host = existing(tx, name)
     if tx.exists(VMS, host=name):
         raise Conflict(f"host {name} has VMs", "migrate or remove them first")
+    if coming := tx.select(PREPARATIONS, host=name):
+        raise Conflict(f"host {name} is prepared for VM {coming[0].vm}", "cancel that migration first")
     for address in tx.select(PROVIDER_ADDRESSES, host=name):
         policy.drop_provider_address(tx, address)
     for route in tx.select(PROVIDER_ROUTES, host=name):
@@ -49,9 +51,3 @@ def remove(tx: Transaction, name: str) -> None:
     tx.delete(HOSTS, host)
     tx.event("host", name, name, change="removed")
     tx.reset(name)
-
-
-def networks_of(reader: Reader, name: str) -> tuple[str, ...]:
-    """The RDIDs of which a host has VMs, in order."""
-    query = "SELECT DISTINCT rdid FROM ports WHERE host = ? AND rdid != '' ORDER BY rdid"
-    return tuple(rdid for (rdid,) in reader.connection.execute(query, [name]))

@@ -3,7 +3,7 @@
 1. The MAC is that of a port on the reporting host, and the PA is that host's for the VSID.
 2. The address can be a machine's of the VSID's prefixes.
 3. Whose it is: a Static record of another MAC wins, as does an address that a pool has promised to
-   somebody else. Of two Dynamic ones the older wins, unless its holder did not answer a probe.
+   somebody else. Of two Dynamic ones the older wins, unless its VM does not answer for it any more.
 4. The port may have no more learned addresses than its limit says.
 """
 
@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from testbed.topology.plan import LookupRecord
-from testbed.vmm.model import Learned, LearnedAddress, LearnedResult, Port
+from testbed.vmm.model import Learned, LearnedAddress, LearnedResult, Port, Probed
 from testbed.vmm.refusals import Conflict, Forbidden, Holder, Unusable
 from testbed.vmm.rules import placement, policy, pools
 from testbed.vmm.rules.addresses import Address, parse_address, unicast_mac, within
@@ -28,8 +28,29 @@ class AddressConflict(Conflict):
     """Another MAC has the address; holder says which."""
 
 
-def learn(tx: Transaction, host: str, report: Learned) -> LearnedResult:
-    """Decide on a learned address. Raises Refused."""
+class Contested(AddressConflict):
+    """Another MAC has learned the address before: whose it is depends on whether its VM answers.
+
+    claimant: the MAC that uses the address now. held: the record against it. asked: the host that can
+    ask the VM; "": there is none.
+    """
+
+    def __init__(self, place: str, claimant: str, held: LookupRecord, asked: str) -> None:
+        super().__init__(
+            f"{place}: {held.mac_address} has learned it before, and answers for it",
+            "give the VM another address",
+            _holder(held),
+        )
+        self.claimant = claimant
+        self.held = held
+        self.asked = asked
+
+
+def learn(tx: Transaction, host: str, report: Learned, silent: LookupRecord | None = None) -> LearnedResult:
+    """Decide on a learned address. Raises Refused.
+
+    silent: a Dynamic record whose VM does not answer: it stands against nobody.
+    """
     port = _port(tx, host, report.vsid, report.mac)
     place = f"learned address {report.ca} of {port.port}"
     pa = _own_pa(tx, host, report)
@@ -43,7 +64,7 @@ def learn(tx: Transaction, host: str, report: Learned) -> LearnedResult:
         result = _again(tx, host, report, held, pa)
     else:
         _refuse_limit(tx, place, port, replaced)
-        _decide(tx, place, port, address, held, report)
+        _decide(tx, place, port, address, held, silent)
     if replaced is not None:
         _drop(tx, port, replaced, report.how)
     if result == "added":
@@ -70,6 +91,12 @@ def age(tx: Transaction, host: str, vsid: int, mac: str, ca: str) -> LearnedResu
         raise Conflict(f"{place}: the record is {record.type}", "only Dynamic records age")
     _drop(tx, port, record, "aged")
     return LearnedResult("deleted", tx.revision, record)
+
+
+def probed_address(reader: Reader, host: str, answer: Probed) -> tuple[str, str]:
+    """MAC and CA of a host's answer to a probe. Raises Refused when the MAC is not one of its VMs'."""
+    port = _port(reader, host, answer.vsid, answer.mac)
+    return port.mac, str(parse_address("ca", answer.ca))
 
 
 def note_conflict(tx: Transaction, host: str, report: Learned, conflict: AddressConflict) -> None:
@@ -146,31 +173,36 @@ def _again(tx: Transaction, host: str, report: Learned, held: LookupRecord, pa: 
 
 
 def _decide(
-    tx: Transaction, place: str, port: Port, address: Address, held: LookupRecord | None, report: Learned
+    tx: Transaction,
+    place: str,
+    port: Port,
+    address: Address,
+    held: LookupRecord | None,
+    silent: LookupRecord | None,
 ) -> None:
     """Raise Conflict unless the address may become the port's."""
     if held is not None:
-        holder = Holder(
-            held.customer_address, held.virtual_subnet_id, held.mac_address, held.provider_address, held.type
-        )
         if held.type != "Dynamic":
             raise AddressConflict(
                 f"{place}: it is that of {held.mac_address} by a {held.type} record",
                 "give the VM another address, or change the policy",
-                holder,
+                _holder(held),
             )
-        if report.probe != "failed":
-            raise AddressConflict(
-                f"{place}: {held.mac_address} has learned it before",
-                f"probe it at {held.provider_address}; if it does not answer, report probe: failed",
-                holder,
-            )
+        if held != silent:
+            owner = policy.port_of_mac(tx, held.virtual_subnet_id, held.mac_address)
+            raise Contested(place, port.mac, held, owner.host if owner else "")
         return
     item = tx.get(POOL_ADDRESSES, pools.ca_pool(tx, port.vsid, address).name, str(address))
     if item is not None and item.state == "allocated" and item.owner not in (port.port, port.vm):
         raise AddressConflict(
             f"{place}: the pool has given it to {item.owner}", "give the VM another address, or release it"
         )
+
+
+def _holder(held: LookupRecord) -> Holder:
+    return Holder(
+        held.customer_address, held.virtual_subnet_id, held.mac_address, held.provider_address, held.type
+    )
 
 
 def _refuse_limit(reader: Reader, place: str, port: Port, replaced: LookupRecord | None) -> None:

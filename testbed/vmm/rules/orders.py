@@ -16,13 +16,13 @@ from testbed.vmm.model import HostProviderAddress, HostProviderRoute
 from testbed.vmm.refusals import Conflict, Malformed, Missing, Unusable
 from testbed.vmm.rules import policy, pools
 from testbed.vmm.rules.addresses import parse_address
+from testbed.vmm.rules.served import serves_subnet
 from testbed.vmm.store.database import Reader, Transaction
 from testbed.vmm.store.tables import (
     CUSTOMER_ROUTES,
     HOSTS,
     LOOKUP_RECORDS,
     POOL_ADDRESSES,
-    PORTS,
     PROVIDER_ADDRESSES,
     PROVIDER_ROUTES,
     Table,
@@ -145,10 +145,10 @@ def set_provider_addresses(tx: Transaction, values: Given) -> list[HostProviderA
 
 
 def remove_provider_addresses(tx: Transaction, values: Given) -> list[HostProviderAddress]:
-    """Take PAs from a host; not those of a VSID of which it has VMs."""
+    """Take PAs from a host; not those of a VSID that it serves."""
     found = find(tx, PROVIDER_ADDRESSES, "provider-addresses", values)
     for item in found:
-        if tx.exists(PORTS, host=item.host, vsid=item.virtual_subnet_id):
+        if serves_subnet(tx, item.host, item.virtual_subnet_id):
             raise Conflict(
                 f"host {item.host} has VMs of VSID {item.virtual_subnet_id}", "migrate or remove them first"
             )

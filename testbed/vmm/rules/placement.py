@@ -1,4 +1,4 @@
-"""VMs: placing, moving and removing them, and the addresses that their ports have by policy."""
+"""VMs: placing and removing them, and the addresses that their ports have by policy."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import msgspec
 
 from testbed.topology.naming import assign_macs
 from testbed.topology.plan import CustomerRoute, LookupRecord
-from testbed.vmm.model import Family, Migration, NewAdapter, NewVm, Port, PortChange, Subnet, Vm, VmView
+from testbed.vmm.model import Family, NewAdapter, NewVm, Port, PortChange, Subnet, Vm, VmView
 from testbed.vmm.refusals import Conflict, Missing, Unusable
 from testbed.vmm.rules import policy, pools
 from testbed.vmm.rules.addresses import parse_address, unicast_mac, within
+from testbed.vmm.rules.served import serves_network
 from testbed.vmm.store.database import Reader, Transaction
 from testbed.vmm.store.tables import (
     CUSTOMER_ROUTES,
     HOSTS,
-    LEARNED,
     POOL_ADDRESSES,
     POOLS,
     PORTS,
-    PROVIDER_ADDRESSES,
+    PREPARATIONS,
     VMS,
 )
 
@@ -37,7 +37,10 @@ def existing(reader: Reader, name: str) -> Vm:
 
 def view(reader: Reader, vm: Vm) -> VmView:
     """A VM with its ports."""
-    return VmView(vm.name, vm.host, tuple(reader.select(PORTS, vm=vm.name)))
+    prepared = reader.get(PREPARATIONS, vm.name)
+    return VmView(
+        vm.name, vm.host, tuple(reader.select(PORTS, vm=vm.name)), prepared.host if prepared else None
+    )
 
 
 def existing_port(reader: Reader, name: str) -> Port:
@@ -47,11 +50,17 @@ def existing_port(reader: Reader, name: str) -> Port:
     raise Missing(f"there is no port {name!r}", "use one that GET /v1/ports lists")
 
 
+def known_host(reader: Reader, name: str) -> None:
+    """Raise Unusable unless a host is registered."""
+    if not reader.get(HOSTS, name):
+        raise Unusable(f"there is no host {name!r}", "register it first (POST /v1/hosts)")
+
+
 def place(tx: Transaction, order: NewVm) -> VmView:
     """A new VM on a host: its ports, addresses, records, and the host's PAs."""
     if tx.get(VMS, order.name):
         raise Conflict(f"VM {order.name} is placed already", "choose another name, or migrate it")
-    _known_host(tx, order.host)
+    known_host(tx, order.host)
     vm = Vm(order.name, order.host)
     tx.put(VMS, vm)
     for index, adapter in enumerate(order.adapters):
@@ -63,6 +72,7 @@ def place(tx: Transaction, order: NewVm) -> VmView:
 def remove(tx: Transaction, name: str) -> None:
     """Remove a VM with its records, routes and addresses."""
     vm = existing(tx, name)
+    drop_preparation(tx, name)
     for port in tx.select(PORTS, vm=name):
         if port.vsid:
             for record in policy.records_of_mac(tx, port.vsid, port.mac):
@@ -71,30 +81,6 @@ def remove(tx: Transaction, name: str) -> None:
         _unplug(tx, port)
     tx.delete(VMS, vm)
     tx.event("vm", name, vm.host, change="removed")
-
-
-def migrate(tx: Transaction, name: str, order: Migration) -> VmView:
-    """Move a VM: its records name the new host's PAs from now on."""
-    vm = existing(tx, name)
-    _known_host(tx, order.host)
-    if order.host == vm.host:
-        return view(tx, vm)
-    moved = Vm(name, order.host)
-    tx.put(VMS, moved)
-    for port in tx.select(PORTS, vm=name):
-        there = msgspec.structs.replace(port, host=order.host)
-        if port.vsid:
-            before = tx.get(PROVIDER_ADDRESSES, port.host, port.vsid)
-            after = _plug(tx, there)
-            for record in policy.records_of_mac(tx, port.vsid, port.mac):
-                # others stay: what is not encapsulated names an outside address, not a host's PA
-                if before and record.provider_address == before.provider_address:
-                    _move_record(tx, record, after, order.host)
-        else:
-            tx.put(PORTS, there)
-        _left(tx, port)
-    tx.event("vm", name, order.host, change="migrated", source=vm.host)
-    return view(tx, moved)
 
 
 def change_port(tx: Transaction, name: str, order: PortChange) -> Port:
@@ -128,6 +114,34 @@ def change_port(tx: Transaction, name: str, order: PortChange) -> Port:
     return changed
 
 
+def plug(tx: Transaction, port: Port) -> str:
+    """Put a port on its host. The host's PA for it; a host new to the network begins anew."""
+    if not serves_network(tx, port.host, port.rdid):
+        tx.reset(port.host)
+    pa = policy.provider_address(tx, port.host, port.vsid)
+    tx.put(PORTS, port)
+    return pa
+
+
+def left(tx: Transaction, host: str, port: Port) -> None:
+    """Take from a host what it had for a port that is not there (any more)."""
+    if not port.vsid:
+        return
+    policy.release_provider_address(tx, host, port.vsid)
+    if not serves_network(tx, host, port.rdid):
+        tx.reset(host)
+
+
+def drop_preparation(tx: Transaction, vm: str) -> None:
+    """No host is prepared for a VM any more; what it has for nothing else is taken from it."""
+    there = tx.get(PREPARATIONS, vm)
+    if there is None:
+        return
+    tx.delete(PREPARATIONS, there)
+    for port in tx.select(PORTS, vm=vm):
+        left(tx, there.host, port)
+
+
 def drop_address(tx: Transaction, port: Port, record: LookupRecord, how: str = "policy") -> None:
     """Remove a port's record with what hangs on it: the pool's address, and routes by a gateway.
 
@@ -143,11 +157,6 @@ def drop_address(tx: Transaction, port: Port, record: LookupRecord, how: str = "
     if port.is_gateway and address not in policy.UNSPECIFIED.values():
         for route in tx.select(CUSTOMER_ROUTES, routing_domain_id=port.rdid, next_hop=address):
             policy.drop_customer_route(tx, route)
-
-
-def _known_host(tx: Transaction, name: str) -> None:
-    if not tx.get(HOSTS, name):
-        raise Unusable(f"there is no host {name!r}", "register it first (POST /v1/hosts)")
 
 
 def _place_adapter(tx: Transaction, vm: Vm, index: int, adapter: NewAdapter) -> None:
@@ -181,7 +190,7 @@ def _place_adapter(tx: Transaction, vm: Vm, index: int, adapter: NewAdapter) -> 
         _take(tx, port, subnet, address)
     allocated = tuple(_allocate(tx, port, family) for family in dict.fromkeys(adapter.allocate))
     port = msgspec.structs.replace(port, addresses=port.addresses + allocated)
-    pa = _plug(tx, port)
+    pa = plug(tx, port)
     for address in port.addresses:
         _add_static(tx, port, address, pa)
     for record in _wildcards(port, subnet, pa):
@@ -245,36 +254,9 @@ def _default_routes(tx: Transaction, port: Port, addresses: list[str]) -> None:
         policy.put_customer_route(tx, CustomerRoute(port.rdid, port.vsid, everything, address))
 
 
-def _plug(tx: Transaction, port: Port) -> str:
-    """Put a port on its host. The host's PA for it; a host new to the network begins anew."""
-    if not tx.exists(PORTS, host=port.host, rdid=port.rdid):
-        tx.reset(port.host)
-    pa = policy.provider_address(tx, port.host, port.vsid)
-    tx.put(PORTS, port)
-    return pa
-
-
 def _unplug(tx: Transaction, port: Port) -> None:
     tx.delete(PORTS, port)
-    _left(tx, port)
-
-
-def _left(tx: Transaction, port: Port) -> None:
-    """What a port leaves behind on its old host."""
-    if not port.vsid:
-        return
-    policy.release_provider_address(tx, port.host, port.vsid)
-    if not tx.exists(PORTS, host=port.host, rdid=port.rdid):
-        tx.reset(port.host)
-
-
-def _move_record(tx: Transaction, record: LookupRecord, pa: str, host: str) -> None:
-    moved = msgspec.structs.replace(record, provider_address=pa)
-    policy.put_record(tx, moved, record)
-    policy.address_event(tx, "Moved", moved, host)
-    key = record.virtual_subnet_id, record.customer_address, record.mac_address
-    if learned := tx.get(LEARNED, *key):
-        tx.put(LEARNED, msgspec.structs.replace(learned, host=host))
+    left(tx, port.host, port)
 
 
 def _release_promises(tx: Transaction, port: Port) -> None:

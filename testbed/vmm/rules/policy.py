@@ -8,6 +8,7 @@ from testbed.topology.plan import CustomerRoute, LookupRecord
 from testbed.vmm.model import HostProviderAddress, HostProviderRoute, Port, Subnet
 from testbed.vmm.refusals import Conflict, Unusable
 from testbed.vmm.rules import pools
+from testbed.vmm.rules.served import serves_subnet
 from testbed.vmm.store.database import Reader, Transaction, host_scope, network_scope
 from testbed.vmm.store.tables import (
     CUSTOMER_ROUTES,
@@ -128,9 +129,9 @@ def provider_address(tx: Transaction, host: str, vsid: int) -> str:
 
 
 def release_provider_address(tx: Transaction, host: str, vsid: int) -> None:
-    """Take the PA of a VSID from a host that has no VM of it any more."""
+    """Take the PA of a VSID from a host that serves it no more."""
     there = tx.get(PROVIDER_ADDRESSES, host, vsid)
-    if there and not tx.exists(PORTS, host=host, rdid=subnet_of(tx, vsid).rdid, vsid=vsid):
+    if there and not serves_subnet(tx, host, vsid):
         drop_provider_address(tx, there)
 
 

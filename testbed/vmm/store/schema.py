@@ -66,4 +66,16 @@ CREATE TABLE events (
 INSERT INTO meta VALUES ('store', lower(hex(randomblob(16)))), ('revision', 0), ('log-start', 0);
 """
 
-VERSIONS = (_VERSION_1,)
+_VERSION_2 = """
+CREATE TABLE preparations (
+    vm TEXT PRIMARY KEY REFERENCES vms, host TEXT NOT NULL REFERENCES hosts, data BLOB NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE INDEX preparations_of_host ON preparations (host);
+CREATE VIEW served AS
+    SELECT host, rdid, vsid FROM ports WHERE rdid != ''
+    UNION ALL
+    SELECT preparations.host, rdid, vsid FROM preparations JOIN ports USING (vm) WHERE rdid != '';
+CREATE TABLE plans (name TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
+"""
+
+VERSIONS = (_VERSION_1, _VERSION_2)

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from testbed.topology.plan import CustomerRoute, LookupRecord
+from testbed.topology.plan import CustomerRoute, LookupRecord, Plan
 from testbed.vmm import model
 from testbed.wnv.objects import outside_address
 
@@ -75,6 +75,8 @@ POOL_ADDRESSES = Table(
 )
 HOSTS = Table("hosts", model.Host, ("name",))
 VMS = Table("vms", model.Vm, ("name",), ("host",))
+PREPARATIONS = Table("preparations", model.Preparation, ("vm",), ("host",))
+PLANS = Table("plans", Plan, ("name",))
 PORTS = Table("ports", model.Port, ("port",), ("vm", "host", "rdid", "vsid", "mac"))
 LOOKUP_RECORDS = Table(
     "lookup_records",
@@ -101,6 +103,8 @@ TABLES: tuple[Table[Any], ...] = (
     POOL_ADDRESSES,
     HOSTS,
     VMS,
+    PREPARATIONS,
+    PLANS,
     PORTS,
     LOOKUP_RECORDS,
     LEARNED,
