@@ -38,5 +38,5 @@ class VmmReporter:
             return Outcome(answer["result"])
         if status >= 500:
             return Outcome("away", f"HTTP status {status}", status)
-        error = answer["error"]
-        return Outcome("refused", f"{error['what']}: {error['remedy']}", status)
+        said = answer["error"]
+        return Outcome("refused", f"{said['what']}: {said['remedy']}", status)
