@@ -105,7 +105,7 @@ class HostPlan(Struct, frozen=True):
     extensions: tuple[ExtensionPlan, ...] = ()
     wnv: WnvMode = "in-switch"
     flow_entropy: bool = True
-    learning: bool = False  # report addresses that VMs take
+    learning: bool = True  # report addresses that VMs take
 
 
 class VnicPlan(Struct, frozen=True):

@@ -126,6 +126,8 @@ def memory_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHost]:
     try:
         yield host
     finally:
+        host.agent.close()
+        loop.run_until_complete(asyncio.sleep(0))  # what it has cancelled gets to its end
         loop.close()
         control.close()
         thread.join(SECONDS)

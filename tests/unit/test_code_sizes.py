@@ -16,7 +16,9 @@ LONGEST_FUNCTION = 70
 LONG_FILE = 450
 LONGEST_FILE = 700
 # Files that are allowed more than LONG_FILE lines, each with its reason.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {
+    "testbed/vmm/model.py": "all that the VMM's API takes and gives, in one place and without logic",
+}
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
