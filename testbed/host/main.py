@@ -39,7 +39,8 @@ def run(directory: Path) -> int:
     loop.add_signal_handler(signal.SIGTERM, end)
     loop.run_forever()
     agent.close()
-    loop.run_until_complete(loop.shutdown_asyncgens())  # and cancelled tasks get to their ends
+    ending = asyncio.all_tasks(loop)  # what it has cancelled gets to its end
+    loop.run_until_complete(asyncio.gather(*ending, return_exceptions=True))
     return code
 
 

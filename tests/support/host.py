@@ -127,7 +127,8 @@ def memory_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHost]:
         yield host
     finally:
         host.agent.close()
-        loop.run_until_complete(asyncio.sleep(0))  # what it has cancelled gets to its end
+        ending = asyncio.all_tasks(loop)  # what it has cancelled gets to its end
+        loop.run_until_complete(asyncio.gather(*ending, return_exceptions=True))
         loop.close()
         control.close()
         thread.join(SECONDS)
