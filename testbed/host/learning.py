@@ -56,6 +56,7 @@ class Learner:
         self._retry: asyncio.TimerHandle | None = None
         self._ageing: asyncio.Task[None] | None = None
         self._period = AGEING[timers]
+        self._stopped = False
         link.on_claims = self._fetch
 
     # ---- what the agent tells -----------------------------------------------------------------
@@ -65,6 +66,7 @@ class Learner:
         if not learning:
             self.stop()
             return
+        self._stopped = False
         self._prober.timers = TIMERS[timers]
         if self._ageing is None or self._period != AGEING[timers]:
             self._period = AGEING[timers]
@@ -123,6 +125,7 @@ class Learner:
 
     def stop(self) -> None:
         """Learn no more. What was assumed stays until the VMM speaks."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         self._prober.stop()
@@ -136,6 +139,8 @@ class Learner:
     # ---- claims -------------------------------------------------------------------------------
 
     def _fetch(self) -> None:
+        if self._stopped:
+            return
         for message in self._link.order("claims"):
             self.claim(message)
 
