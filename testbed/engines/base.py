@@ -15,17 +15,23 @@ from typing import Literal, Protocol
 from msgspec import Struct
 
 Role = Literal["host", "vm", "vmm", "fabric"]
+DISKS = "/run/shared-disk"  # where a VM finds its shared disk
 STATEFUL = ("host", "vmm")  # roles whose nodes have a folder of their own
 
 
 class NodeSpec(Struct, frozen=True):
-    """A node to start. state_dir: folder of the node's own files (its control socket)."""
+    """A node to start. state_dir: folder of the node's own files (its control socket).
+
+    announce: a VM that tells the network of its addresses. disk: a file that the VM has at DISKS/NAME.
+    """
 
     name: str
     role: Role
     state_dir: str
     image: str | None = None
     command: tuple[str, ...] | None = None
+    announce: bool = False
+    disk: str | None = None
 
 
 class LabRef(Struct, frozen=True):

@@ -15,6 +15,8 @@ _CONFLICT = 409
 _AGAIN, _TRIES = 1.0, 5  # seconds between reports of a contested claim, and how many there are
 _LOOK = 0.02  # seconds between looks whether the VMM has decided meanwhile
 
+_LATER = (0.1, 0.4, 2.0)  # seconds from a decided claim to another look at older addresses, and on
+
 _NEW = ("added", "moved", "known")
 
 PortOf: TypeAlias = Callable[[int, str], str | None]
@@ -121,7 +123,21 @@ class Pursuit:
         await self._come(asyncio.get_running_loop().time() + _AGAIN)
         self._tell()
         self._drop_silent()
-        return await self._report_replaced(reporter)
+        return await self._report_replaced(reporter) and await self._look_again(reporter)
+
+    async def _look_again(self, reporter: Reporter) -> bool:
+        """A VM may take its new address first and give up the older one after that."""
+        for pause in _LATER:
+            if not self._records.older(self.claim):
+                break
+            await asyncio.sleep(pause)
+            if not self._records.has(self.claim):
+                break
+            await self._probe_older()
+            self._drop_silent()
+            if not await self._report_replaced(reporter):
+                return False
+        return True
 
     async def _report_replaced(self, reporter: Reporter) -> bool:
         for record in [*self._silent]:

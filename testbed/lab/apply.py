@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from testbed.errors import BadInput
-from testbed.lab import build, store, vmm
+from testbed.lab import build, first_commands, store, vmm
 from testbed.lab.build import Progress
 from testbed.lab.lab import FABRIC, Lab
 from testbed.lab.policy import drifted
@@ -57,6 +57,8 @@ def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
         _add(lab, changes)
     progress("ready")
     build.wait_ready(lab, new.vms)
+    fresh = {*changes.vms.added, *changes.vms.changed}
+    first_commands.run(lab, [vm for vm in new.vms if vm.name in fresh])
     return changes
 
 

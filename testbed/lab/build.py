@@ -15,13 +15,14 @@ import msgspec
 from testbed.engines.base import STATEFUL, Engine, NodeSpec
 from testbed.engines.select import by_name
 from testbed.errors import LabError
-from testbed.lab import store, vmm
+from testbed.lab import first_commands, store, vmm
 from testbed.lab.lab import FABRIC, Lab
 from testbed.topology.management import VMM
 from testbed.topology.plan import HostPolicy, Plan, VmPlan
 
 Progress = Callable[[str], None]
 
+DISK_BYTES = 64 << 20
 READY_SECONDS = {"fast": 30.0, "rfc": 60.0}
 
 
@@ -75,6 +76,7 @@ def _build(lab: Lab, progress: Progress) -> dict[str, float]:
         boot_vms(lab, plan.vms)
     with phase("ready"):
         wait_ready(lab, plan.vms)
+        first_commands.run(lab, plan.vms)
         store.save_plan(lab.record.name, plan)
         lab.engine.commit(lab.ref)
     phases["total"] = round(time.monotonic() - began, 4)
@@ -87,11 +89,20 @@ def start_nodes(lab: Lab, hosts: list[str], vms: list[str], *, first: bool = Fal
     for spec in specs:
         if spec.role in STATEFUL:
             Path(spec.state_dir).mkdir(parents=True, exist_ok=True)
+        if spec.disk:
+            _make_disk(Path(spec.disk))
     if first:
         specs.append(NodeSpec(FABRIC, "fabric", ""))
         if lab.plan.vmm:  # first, for it takes longest
             specs.insert(0, NodeSpec(VMM, "vmm", str(lab.folder(VMM))))
     lab.engine.start(lab.ref, specs)
+
+
+def _make_disk(path: Path) -> None:
+    """An empty shared disk, if it is not there: sparse, so that it takes no room before it is written."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("ab") as file:
+        file.truncate(max(DISK_BYTES, file.tell()))
 
 
 def wire(lab: Lab) -> None:

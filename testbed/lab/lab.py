@@ -112,12 +112,17 @@ class Lab:
         """The folder of a host or of the VMM."""
         return self.ref.directory / "nodes" / name
 
+    def disk(self, name: str) -> Path:
+        """The file that is a shared disk."""
+        return self.ref.directory / "disks" / name
+
     def specs(self, hosts: list[str], vms: list[str]) -> list[NodeSpec]:
         """What the engine starts for these nodes."""
         specs = [NodeSpec(name, "host", str(self.folder(name))) for name in hosts]
         for name in vms:
             vm = self.plan.vm(name)
-            specs.append(NodeSpec(name, "vm", "", vm.image, vm.command))
+            disk = str(self.disk(vm.shared_disk)) if vm.shared_disk else None
+            specs.append(NodeSpec(name, "vm", "", vm.image, vm.command, vm.announce, disk))
         return specs
 
 

@@ -130,6 +130,9 @@ class VmPlan(Struct, frozen=True):
     vnics: tuple[VnicPlan, ...]
     image: str | None = None
     command: tuple[str, ...] | None = None
+    announce: bool = True
+    exec: tuple[tuple[str, ...], ...] = ()
+    shared_disk: str | None = None
 
 
 class CablePlan(Struct, frozen=True):

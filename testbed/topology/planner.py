@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import shlex
 from collections.abc import Iterable
 
 from testbed.topology.fabric import build_fabric
@@ -127,9 +128,17 @@ def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, 
             vnics=tuple(adapter(vm.name, i, vnic) for i, vnic in enumerate(vm.vnics)),
             image=vm.image,
             command=None if vm.command is None else tuple(vm.command),
+            announce=vm.announce,
+            exec=tuple(words(command) for command in vm.exec),
+            shared_disk=vm.shared_disk,
         )
         for vm in topology.vms
     )
+
+
+def words(command: str | list[str]) -> tuple[str, ...]:
+    """A command's words; a string is split as a shell does. Raises ValueError."""
+    return tuple(shlex.split(command) if isinstance(command, str) else command)
 
 
 def _with_length(text: str, prefixes: Iterable[str]) -> str:

@@ -95,7 +95,7 @@ class Vnic(Struct, frozen=True, forbid_unknown_fields=True):
     gateway: bool = False  # this VM is the network's way out: wildcard records and default routes
 
 
-class Vm(Struct, frozen=True, forbid_unknown_fields=True):
+class Vm(Struct, frozen=True, forbid_unknown_fields=True, rename={"shared_disk": "shared-disk"}):
     """A tenant's virtual machine."""
 
     name: Name
@@ -103,6 +103,9 @@ class Vm(Struct, frozen=True, forbid_unknown_fields=True):
     vnics: Annotated[list[Vnic], Meta(min_length=1, max_length=8)]
     image: str | None = None  # docker engine only; default: the node image
     command: list[str] | None = None
+    announce: bool = True  # tell the network of each address that the VM takes, as Windows does
+    exec: list[str | list[str]] = []  # run in order when the VM's network is there
+    shared_disk: Name | None = None  # one file for all VMs that name it
 
 
 class Fabric(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ from testbed.errors import BadInput
 from testbed.topology.addresses import check_addresses
 from testbed.topology.extensions import check_extensions
 from testbed.topology.load import Source
+from testbed.topology.planner import words
 from testbed.topology.problems import Path, Problems
 from testbed.topology.schema import Topology
 
@@ -77,6 +78,20 @@ def _check_vms(topology: Topology, problems: Problems) -> None:
             problems.add(("vms", i, "image"), "is empty; name an image or leave the key out")
         if vm.command is not None and (not vm.command or any("\0" in word for word in vm.command)):
             problems.add(("vms", i, "command"), "is no command; list a program and its arguments")
+        for j, command in enumerate(vm.exec):
+            if fault := _command_fault(command):
+                problems.add(("vms", i, "exec", j), fault)
+
+
+def _command_fault(command: str | list[str]) -> str:
+    """What is wrong with a command of ``exec``, or ""."""
+    try:
+        found = words(command)
+    except ValueError as error:
+        return f"is no command: {error}; quote it as a shell wants it"
+    if not found or any("\0" in word for word in found):
+        return "is no command; write a program and its arguments"
+    return ""
 
 
 def _check_links(topology: Topology, problems: Problems) -> None:

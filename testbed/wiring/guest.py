@@ -22,6 +22,7 @@ def create_adapters(netns: int, vm: VmPlan) -> list[tuple[VnicPlan, int]]:
     """The VM's NICs, down and without addresses; with each the descriptor of its queue."""
     with in_netns(netns):
         sysctl.write(sysctl.GUEST)
+        sysctl.write(sysctl.announcing_ipv6(on=vm.announce))
         queues = [(vnic, tap.open_queue(vnic.interface)) for vnic in vm.vnics]
         with IPRoute() as ip:
             ip.link("set", index=1, state="up")

@@ -52,6 +52,11 @@ def speaking_ipv6(interface: str) -> dict[str, int]:
     }
 
 
+def announcing_ipv6(*, on: bool) -> dict[str, int]:
+    """Whether the kernel tells all nodes of each new IPv6 address (RFC 4861 section 7.2.6)."""
+    return {"ipv6/conf/all/ndisc_notify": int(on), "ipv6/conf/default/ndisc_notify": int(on)}
+
+
 def fast_neighbor_discovery(interface: str) -> dict[str, int]:
     """Real DAD, done in about 50 ms instead of 2 s (``timers: fast``)."""
     return {

@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from testbed.engines.base import STATEFUL, LabRef, Node, NodeSpec
+from testbed.engines.base import DISKS, STATEFUL, LabRef, Node, NodeSpec
 from testbed.engines.docker import image
 from testbed.engines.docker.client import PARALLEL, available, connect, translated
 from testbed.errors import LabError
@@ -46,6 +46,8 @@ COMMANDS = {
     "vm": ("sleep", "infinity"),
     "fabric": ("sleep", "infinity"),
 }
+
+ANNOUNCE = ("python3", "-m", "testbed.guest.announce")
 
 GONE_DEADLINE = 30.0
 EARLY_EXIT = 1  # seconds that a foreign image is watched for a command that ends at once
@@ -163,7 +165,9 @@ class DockerEngine:
         labels = {"lab": lab.id, "name": lab.name, "node": spec.name, "role": spec.role}
         labels |= {"state": str(lab.directory), "owner": f"{me.pid}:{me.start_time}"}
         mounts = [Mount(STATE, spec.state_dir, type="bind")] if spec.role in STATEFUL else []
-        command = spec.command or (None if spec.image else COMMANDS[spec.role])
+        if spec.disk:
+            mounts.append(Mount(f"{DISKS}/{Path(spec.disk).name}", spec.disk, type="bind"))
+        command = _command(spec)
         client = self._client
         with translated(f"start {spec.name}"):
             container = client.create_container(
@@ -249,6 +253,15 @@ class DockerEngine:
                     if error.status_code != 409 or time.monotonic() > until:  # 409: removal in progress
                         raise
                     time.sleep(0.02)
+
+
+def _command(spec: NodeSpec) -> tuple[str, ...] | None:
+    """What the container runs; None: what its image says."""
+    if spec.image or not spec.announce:
+        return spec.command or (None if spec.image else COMMANDS[spec.role])
+    if spec.command is None:
+        return ANNOUNCE
+    return ("sh", "-c", f'{" ".join(ANNOUNCE)} & exec "$0" "$@"', *spec.command)
 
 
 def _each(items: Sequence[T], work: Callable[[T], R]) -> list[R]:

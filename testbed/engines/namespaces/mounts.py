@@ -6,6 +6,8 @@ import ctypes
 import os
 from pathlib import Path
 
+from testbed.engines.base import DISKS
+
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
 _PLAIN = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
@@ -38,8 +40,10 @@ def mount_sys() -> None:
     _mount("sysfs", "/sys", "sysfs", _PLAIN)
 
 
-def prepare_node(state_dir: str | None) -> None:
+def prepare_node(state_dir: str | None, disk: str | None = None) -> None:
     """Set up the mounts of a new node; its ``state_dir`` appears at :data:`NODE_FOLDER`.
+
+    The file ``disk`` appears below DISKS with its name.
 
     Must run in the node's own mount, PID and network namespaces. Raises OSError.
     """
@@ -47,6 +51,7 @@ def prepare_node(state_dir: str | None) -> None:
     mount_proc()
     mount_sys()
     folder = os.open(state_dir, os.O_PATH | os.O_DIRECTORY) if state_dir else -1
+    shared = os.open(disk, os.O_PATH) if disk else -1
     for path in _PRIVATE_FOLDERS:
         if Path(path).is_dir():
             _mount("tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=64m,mode=755")
@@ -54,6 +59,12 @@ def prepare_node(state_dir: str | None) -> None:
         NODE_FOLDER.mkdir()
         _mount(f"/proc/self/fd/{folder}", str(NODE_FOLDER), "", _MS_BIND)
         os.close(folder)
+    if disk:
+        target = Path(DISKS) / Path(disk).name
+        target.parent.mkdir()
+        target.touch()
+        _mount(f"/proc/self/fd/{shared}", str(target), "", _MS_BIND)
+        os.close(shared)
     _cover("/etc/resolv.conf")
 
 

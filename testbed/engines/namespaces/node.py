@@ -15,6 +15,7 @@ from pathlib import Path
 from testbed import namespaces
 from testbed.engines.base import STATEFUL, NodeSpec
 from testbed.engines.namespaces import mounts
+from testbed.guest import announce
 from testbed.host import main as host
 from testbed.processes import name_process
 
@@ -65,7 +66,7 @@ def _become(spec: NodeSpec, log: Path, report: int) -> None:
             | namespaces.CLONE_NEWIPC
         )
         socket.sethostname(spec.name)
-        mounts.prepare_node(spec.state_dir if spec.role in STATEFUL else None)
+        mounts.prepare_node(spec.state_dir if spec.role in STATEFUL else None, spec.disk)
         os.chdir("/")
         os.write(report, _READY)
         os.close(report)
@@ -97,6 +98,8 @@ def _init(spec: NodeSpec) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     name_process(f"tb-{spec.role}-init")
     main_pid = _fork(lambda: _program(spec)) if _has_program(spec) else 0
+    if spec.announce:
+        _fork(_announce)
     while True:
         if signal.sigwait(wanted) == signal.SIGTERM:
             return 0
@@ -109,6 +112,11 @@ def _init(spec: NodeSpec) -> int:
                 break
             if pid == main_pid:
                 return os.waitstatus_to_exitcode(status) & 0xFF
+
+
+def _announce() -> int:
+    name_process("tb-announce")
+    return announce.main()
 
 
 def _has_program(spec: NodeSpec) -> bool:

@@ -1,0 +1,1 @@
+"""What runs inside a VM of the testbed's own image, beside what its owner runs there."""
