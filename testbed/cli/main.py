@@ -9,7 +9,7 @@ from types import FrameType
 import click
 
 from testbed import __version__
-from testbed.cli import conformance, files, labs, machine, measure, nodes, policy, vm, vmm, vnic
+from testbed.cli import conformance, files, labs, machine, measure, migrate, nodes, policy, vm, vmm, vnic
 from testbed.errors import TestbedError
 
 INTERRUPTED = 130
@@ -28,7 +28,7 @@ def cli() -> None:
     """
 
 
-for module in (labs, nodes, policy, vm, vmm, vnic, measure, conformance, files, machine):
+for module in (labs, nodes, policy, vm, vmm, vnic, migrate, measure, conformance, files, machine):
     for command in module.COMMANDS:
         cli.add_command(command)
 

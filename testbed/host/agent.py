@@ -2,9 +2,10 @@
 
 Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a HostPlan, the host's
 position in the lab, and how it reaches the VMM; may be sent again with a changed plan),
-``attach-port`` (with the TAP queue's descriptor), ``detach-port``, ``set-port``, ``policy`` (see
-:mod:`testbed.host.policy`), ``resync`` (with the VMM), ``select-next-hop``, ``status``, ``counters``,
-``events``, ``extension``. A change is answered when the worker has acknowledged it.
+``attach-port`` (with the TAP queue's descriptor), ``detach-port``, ``hand-over-port`` (answers with
+that descriptor), ``set-port``, ``policy`` (see :mod:`testbed.host.policy`), ``resync`` (with the VMM),
+``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when the
+worker has acknowledged it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Agent:
     """State of one host. ``worker``: channel to the worker process, ``worker_pid`` its process id."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, worker: Channel, worker_pid: int) -> None:
+        self._loop = loop
         self._worker_pid = worker_pid
         self._plan: HostPlan | None = None
         self._ports: dict[str, Message] = {}
@@ -63,7 +65,9 @@ class Agent:
         try:
             op = message.get("op", "")
             if op == "attach-port":
-                return Reply(self._attach(message["port"], descriptors))
+                return Reply(self._attach(message, descriptors))
+            if op == "hand-over-port":
+                return self._hand_over(message["name"])
             if op in self._answers:
                 return Reply(self._answers[op](message))
             raise BadInput(f"unknown request {op!r}")
@@ -123,13 +127,28 @@ class Agent:
 
     # ---- ports ----------------------------------------------------------------------------
 
-    def _attach(self, port: Message, descriptors: list[int]) -> Message:
+    def _attach(self, message: Message, descriptors: list[int]) -> Message:
+        """``moved``: the VM comes from another host."""
+        port = message["port"]
         if len(descriptors) != 1:
             raise BadInput("attach-port needs exactly one descriptor")
-        self._provider.set_groups(self._link.order("add-port", descriptors, **port))
+        moved = bool(message.get("moved"))
+        self._provider.set_groups(self._link.order("add-port", descriptors, moved=moved, **port))
         self._ports[port["name"]] = port
         self._learner.attached(port["name"], port["mac"], port["vsid"])
         return {}
+
+    def _hand_over(self, name: str) -> Reply:
+        """Part with a VM that goes to another host; its queue goes along in the reply."""
+        if name not in self._ports:
+            raise BadInput(f"there is no port {name!r}: one of {', '.join(self._ports) or 'none'}")
+        groups, handed = self._link.hand_over("hand-over-port", name=name)
+        for descriptor in handed:
+            self._loop.call_soon(os.close, descriptor)  # after the reply has carried it away
+        self._ports.pop(name)
+        self._learner.detached(name)
+        self._provider.set_groups(groups)
+        return Reply({}, handed)
 
     def _detach(self, message: Message) -> Message:
         self._ports.pop(message["name"], None)

@@ -31,12 +31,16 @@ class WorkerLink:
 
         What the worker asks meanwhile is kept for after.
         """
+        return self.hand_over(op, descriptors, **fields)[0]
+
+    def hand_over(self, op: str, descriptors: Sequence[int] = (), **fields: Any) -> tuple[Any, list[int]]:
+        """An order whose result comes with descriptors, which are the caller's from then on."""
         self._channel.send({"op": op, **fields}, descriptors)
         while True:
             received = self._channel.receive()
             if received is None:
                 raise LabError("the switch worker has died")
-            answer = received[0]
+            answer, handed = received
             if answer["op"] == "done":
                 break
             self._news.append(answer)
@@ -44,7 +48,7 @@ class WorkerLink:
             self._loop.call_soon(self._pass_on)
         if "error" in answer:
             raise (BadInput if answer.get("exit_code") == BadInput.exit_code else LabError)(answer["error"])
-        return answer["result"]
+        return answer["result"], handed
 
     def _receive(self) -> None:
         if not self._channel.readable():

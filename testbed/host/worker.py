@@ -7,7 +7,9 @@ it holds. One that is refused changes nothing. What only control can decide goes
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import os
 import select
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
@@ -19,7 +21,9 @@ from testbed.errors import TestbedError
 from testbed.host.claims import ClaimBox
 from testbed.host.counters import VsidTotals, collect
 from testbed.nic.stage import NicStage
+from testbed.packets import rarp
 from testbed.packets.ethernet import parse_mac
+from testbed.switch.buffer import VNET
 from testbed.switch.datapath import BATCH, Datapath
 from testbed.switch.drops import Drop
 from testbed.switch.extensions.api import Extension
@@ -85,6 +89,7 @@ class Worker:
         self._ready: dict[int, Callable[[], None]] = {}
         self._running = True
         self._queues: set[int] = set()  # descriptors of the ports
+        self._handed: list[int] = []  # descriptors that go with the next acknowledgement
         self._watch(control.socket.fileno(), self._order)
 
     def run(self) -> None:
@@ -126,7 +131,10 @@ class Worker:
             answer = {"error": str(error), "exit_code": error.exit_code}
         except OSError as error:  # such as a NIC that is not there: control tells who asked
             answer = {"error": f"{message['op']}: {error}"}
-        self._control.send({"op": "done", **answer})
+        handed, self._handed = self._handed, []
+        self._control.send({"op": "done", **answer}, handed)
+        for descriptor in handed:
+            os.close(descriptor)
 
     # ---- the switch -----------------------------------------------------------------------
 
@@ -191,7 +199,21 @@ class Worker:
         self.state.forget_flows()
         self._queues.add(port.descriptor)
         self._watch(port.descriptor, lambda: self.datapath.drain_port(port))
+        if message.get("moved") and port.vsid == 0:
+            self._announce(port)
         return self._groups()
+
+    def _announce(self, port: Port) -> None:
+        """A VM of VSID 0 has come from another host: the fabric's switches are to look for it here."""
+        uplink = self.state.uplinks.get(self.state.active_nic)
+        if uplink is not None:
+            with contextlib.suppress(OSError):  # the VM's own next packet does the same
+                uplink.send_parts([bytes(VNET), rarp.announcement(port.mac)])
+
+    def _on_hand_over_port(self, message: Message, _: list[int]) -> list[str]:
+        """As remove-port, but the queue stays open and goes along; what the VM sends waits in it."""
+        self._handed = [os.dup(self.state.ports[message["name"]].descriptor)]
+        return self._on_remove_port(message, [])
 
     def _on_remove_port(self, message: Message, _: list[int]) -> list[str]:
         if port := self.state.ports.get(message["name"]):

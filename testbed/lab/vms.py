@@ -27,7 +27,7 @@ def add(lab: Lab, name: str, host: str, vsid: int, addresses: Sequence[str], *, 
     """
     if name in lab.node_names():
         raise BadInput(f"{lab.record.name} has a node {name!r} already: choose another name")
-    _known_host(lab, host)
+    known_host(lab, host)
     network, subnet = _subnet(lab, vsid)
     families = sorted({ipaddress.ip_network(prefix).version for prefix in subnet.prefixes})
     adapter: dict[str, Any] = {"vsid": vsid, "addresses": list(addresses)}
@@ -47,7 +47,7 @@ def add(lab: Lab, name: str, host: str, vsid: int, addresses: Sequence[str], *, 
 
 def remove(lab: Lab, name: str) -> None:
     """End a VM; its records and addresses go with it."""
-    vm = _known_vm(lab, name)
+    vm = known_vm(lab, name)
     lab.vmm().delete(f"/vms/{name}")
     with contextlib.suppress(LabError):  # the host is down: nothing to unplug
         for vnic in vm.vnics:
@@ -65,7 +65,7 @@ def set_address(lab: Lab, name: str, interface: str, addresses: Sequence[str]) -
     """
     from testbed.wiring import guest
 
-    vm = _known_vm(lab, name)
+    vm = known_vm(lab, name)
     vnic = next((each for each in vm.vnics if each.interface == interface), None)
     if vnic is None:
         known = ", ".join(each.interface for each in vm.vnics)
@@ -124,7 +124,8 @@ def _subnet(lab: Lab, vsid: int) -> tuple[str, SubnetPlan]:
     return known[vsid]
 
 
-def _known_vm(lab: Lab, name: str) -> VmPlan:
+def known_vm(lab: Lab, name: str) -> VmPlan:
+    """The VM called ``name``. Raises BadInput."""
     try:
         return lab.plan.vm(name)
     except KeyError:
@@ -132,7 +133,8 @@ def _known_vm(lab: Lab, name: str) -> VmPlan:
         raise BadInput(f"{lab.record.name} has no VM {name!r}: one of {known}") from None
 
 
-def _known_host(lab: Lab, name: str) -> None:
+def known_host(lab: Lab, name: str) -> None:
+    """Raise BadInput unless the lab has this host."""
     known = [host.name for host in lab.plan.hosts]
     if name not in known:
         raise BadInput(f"{lab.record.name} has no host {name!r}: one of {', '.join(known)}")

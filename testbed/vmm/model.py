@@ -257,12 +257,13 @@ class PortChange(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class VmView(Struct, frozen=True):
-    """A VM with its ports. prepared: the host that is ready for it."""
+    """A VM with its ports. prepared: the host that is ready for it. revision: of an order just done."""
 
     name: str
     host: str
     ports: tuple[Port, ...]
     prepared: str | None = None
+    revision: int | None = None
 
 
 class PlanOrder(Struct, frozen=True, forbid_unknown_fields=True):

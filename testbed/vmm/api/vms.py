@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from litestar import Router, delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 
@@ -51,7 +52,8 @@ def remove_vm(store: TheStore, name: FromPath[str]) -> None:
 def migrate_vm(store: TheStore, name: FromPath[str], data: JSONBody[Migration]) -> VmView:
     """Move a VM to another host, in one step or prepared: its records are Moved to that host's PAs."""
     with store.change() as tx:
-        return migration.migrate(tx, name, data)
+        view = migration.migrate(tx, name, data)
+    return msgspec.structs.replace(view, revision=store.revision)
 
 
 @get("/ports", responses=errors(), sync_to_thread=False)
