@@ -5,12 +5,16 @@ from __future__ import annotations
 import signal
 import sys
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from testbed import __version__
 from testbed.cli import conformance, files, labs, machine, measure, migrate, nodes, policy, vm, vmm, vnic
 from testbed.errors import TestbedError
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 INTERRUPTED = 130
 
@@ -33,6 +37,7 @@ for module in (labs, nodes, policy, vm, vmm, vnic, migrate, measure, conformance
         cli.add_command(command)
 
 
+_AGAIN = 0.005  # seconds until an interrupt that was swallowed strikes again
 _received: list[int] = []  # signals that end the command
 
 
@@ -43,8 +48,18 @@ def _end(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+def _unraisable(lost: UnraisableHookArgs) -> None:
+    """An interrupt that struck in a callback of the interpreter's own, which swallows it: strike again."""
+    if _received and lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt | SystemExit):
+        signal.signal(signal.SIGALRM, lambda *_: _end(_received[0], None))
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+    else:
+        sys.__unraisablehook__(lost)
+
+
 def main() -> None:
     """Run the command line; errors become one message and an exit code."""
+    sys.unraisablehook = _unraisable
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # so that a lab half built is rolled back
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)

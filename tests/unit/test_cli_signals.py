@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,8 +18,10 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in NUMBERS}
+    before = {number: signal.getsignal(number) for number in (*NUMBERS, signal.SIGALRM)}
+    hook = sys.unraisablehook
     yield
+    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
     main._received.clear()
@@ -38,6 +42,28 @@ def test_what_a_signal_causes_is_an_interruption(
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 128 + number
+    assert capsys.readouterr().err == "testbed: interrupted\n"
+
+
+class Deaf:
+    """Its end swallows what strikes there, as ends of objects do."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0)  # the handler runs here
+
+
+def test_an_interrupt_that_was_swallowed_strikes_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(**_: object) -> None:
+        Deaf()
+        time.sleep(5)  # long enough to be struck
+
+    monkeypatch.setattr(main.cli, "main", run)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == main.INTERRUPTED
     assert capsys.readouterr().err == "testbed: interrupted\n"
 
 
