@@ -50,7 +50,7 @@ def _end(number: int, _: FrameType | None) -> None:
 
 def _unraisable(lost: UnraisableHookArgs) -> None:
     """An interrupt that struck in a callback of the interpreter's own, which swallows it: strike again."""
-    if _received and lost.exc_type is not None and issubclass(lost.exc_type, KeyboardInterrupt | SystemExit):
+    if _received and issubclass(lost.exc_type, KeyboardInterrupt | SystemExit):
         signal.signal(signal.SIGALRM, lambda *_: _end(_received[0], None))
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
     else:
