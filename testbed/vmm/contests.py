@@ -19,7 +19,7 @@ from testbed.vmm.rules import learning
 from testbed.vmm.store.database import Store
 
 DEADLINE = 1.0  # seconds a holder's host has to answer
-REMEMBERED = 3.0  # seconds an answer holds: claimants report again after one, and hear of it
+REMEMBERED = 1.5  # seconds an answer holds: claimants report again after one, and hear of it
 MOST = 8  # contests of one claimant at a time, answered ones too: no VM can have all others probed
 
 
