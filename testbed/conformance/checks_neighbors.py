@@ -146,11 +146,11 @@ def _settled(one: Guest, with_length: str) -> dict[str, object] | None:
     return None
 
 
-def free_address(one: Guest, other: Guest, version: int = 6) -> str:
-    """An address of the guest's prefix that nobody has, far from those that are used."""
+def free_address(one: Guest, other: Guest, version: int = 6, number: int = 0) -> str:
+    """An address of the guest's prefix that nobody has, far from those that are used; ``number``: which."""
     address = ipaddress.ip_address(one.address(version))
     step = 0xBEEF if version == 6 else 100
-    return str(address + step)
+    return str(address + step + number)
 
 
 def unknown(scene: Scene) -> str:
@@ -160,7 +160,8 @@ def unknown(scene: Scene) -> str:
     network = {each.vsid for each in scene.guests if each.network == one.network}
     if any(record.type == "L2Only" and record.virtual_subnet_id in network for record in records):
         raise NotShown(f"{one.network} has L2Only records")
-    targets = [free_address(one, other, version) for version in (4, 6)]
+    # others than a guest had for a while: hosts may have learned those
+    targets = [free_address(one, other, version, 1) for version in (4, 6)]
     places = [*scene.cables(), *(each.place for each in scene.guests if each is not one)]
     with Capture(*places) as capture:
         before = scene.dropped(one.host, "no-lookup-record")

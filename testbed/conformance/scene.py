@@ -106,9 +106,10 @@ class Scene:
 
     def pa(self, host: str, vsid: int) -> str:
         """The host's PA for a VSID. Raises NotShown."""
-        for address in self.host(host).policy.provider_addresses:
-            if address.virtual_subnet_id == vsid:
-                return address.provider_address
+        found = self.lab.ask(host, "policy", verb="list", object="provider-addresses")["objects"]
+        for each in found:
+            if each["virtual_subnet_id"] == vsid:
+                return str(each["provider_address"])
         raise NotShown(f"{host} has no provider address for VSID {vsid}")
 
     def subnet(self, vsid: int) -> SubnetPlan:

@@ -7,6 +7,7 @@ from msgspec import Struct
 # Labs, in the order in which they are tried or handed to a check.
 TOPOLOGY = "topology"  # the user's; its place is taken by the others where it lacks what a statement needs
 DEFAULT = "4host"  # the shipped topology
+LEARNER = "learning"  # a DHCP server, a client that has no address
 FEATURES = "features"  # 2012 R2, IPv4 PAs: extensions, gateway, groups, L2Only, VSID 0
 JUMBO = "ipv6-jumbo"  # 2012 R2, IPv6 PAs, jumbo frames
 BELOW = "2012"  # the filter below the switch
@@ -52,7 +53,7 @@ class Statement(Struct, frozen=True):
     waits_for: str = ""
 
 
-VMM, TEAMING, NICS = "the VMM", "teaming", "emulated NICs"
+TEAMING, NICS = "teaming", "emulated NICs"
 
 WIRE = (
     Statement(
@@ -275,15 +276,23 @@ LEARNING = (
         "A VM with an L2Only record that gets an address by DHCP is learned: a Dynamic record, told to the"
         " VMM and to the hosts of its subnet.",
         "NetWNV; news",
-        waits_for=VMM,
+        "checks_learning.by_dhcp",
+        (LEARNER,),
     ),
     Statement(
         34,
         "A guest's address outside the network's subnets, or beyond DynamicIPAddressLimit, is not learned.",
         "VMM; NDIS",
-        waits_for=VMM,
+        "checks_learning.limits",
+        (LEARNER,),
     ),
-    Statement(35, "Moves and removals are told with their reason.", "NetWNV", waits_for=VMM),
+    Statement(
+        35,
+        "Moves and removals are told with their reason.",
+        "NetWNV",
+        "checks_learning.moves",
+        (LEARNER,),
+    ),
     Statement(
         36,
         "A PA goes from Tentative to Preferred, or to Duplicate, and is reported.",
