@@ -118,6 +118,7 @@ def _run(
             last_sent, due = now, max(due + INTERVAL, now)
         for descriptor, _ in poll.poll(max(0.0, (due - time.monotonic()) * 1000)):
             if descriptor == orders.fileno():
+                orders.recv(1)  # what is left unread would be an error at the other end
                 longest = max(longest, time.monotonic() - last_answer)
                 found = Outage(number, number - answered, _ms(longest), _ms(held_up))
                 orders.send(msgspec.json.encode(found))
