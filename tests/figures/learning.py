@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import statistics
@@ -71,7 +72,7 @@ def address(netns: int, verb: str, text: str) -> None:
 def spread(values: list[float]) -> dict[str, float]:
     """Milliseconds."""
     ranked = sorted(values)
-    last = ranked[min(len(ranked) - 1, int(len(ranked) * 0.99))]
+    last = ranked[math.ceil(len(ranked) * 0.99) - 1]
     return {"median": round(statistics.median(ranked), 2), "p99": round(last, 2), "max": round(ranked[-1], 2)}
 
 
