@@ -18,7 +18,7 @@ from support.labs import Lab
 pytestmark = pytest.mark.e2e
 
 SECONDS = 10.0
-STATIC = ("--set", "vmm=false")
+STATIC = ("--set", "vmm=false", "--set", "learning=false")  # nothing but these commands changes the policy
 BLUE2 = ("--customer-address", "10.0.0.6", "--virtual-subnet-id", 5001)
 SEND = """
 import socket, sys

@@ -52,7 +52,8 @@ def unsynchronized(lab: Lab) -> list[tuple[str, str]]:
 def test_the_vmm_owns_the_policy(
     cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running(cli, TWO_HOSTS) as lab, opened(lab, monkeypatch) as inside:
+    # What a VM uses would be learned again.
+    with running(cli, TWO_HOSTS, "--set", "learning=false") as lab, opened(lab, monkeypatch) as inside:
         wait_equal(inside)
         assert answers(lab)
         done = cli.json("policy", lab.name, "lookup-records", "remove", *BLUE2)["changes"]
