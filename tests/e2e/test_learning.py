@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from support.capture import captured, port_of
 from support.cli import FOUR_HOSTS, SOURCE, TWO_HOSTS, Cli
 from support.labs import Lab
 from support.vmm_lab import opened, wait_equal
+from support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
 DHCP, CLUSTER = SOURCE / "topologies" / "dhcp.yaml", SOURCE / "topologies" / "cluster.yaml"
-SECONDS = 15.0
 
 
 def answers(lab: Lab, source: str, address: str) -> bool:
@@ -33,13 +32,6 @@ def records(lab: Lab, address: str) -> set[tuple[str, str, str]]:
         for each in found
         if each["customer_address"] == address and each["virtual_subnet_id"] == 5001
     }
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)  # a poll with a deadline
 
 
 def told(lab: Lab, kind: str = "customer-address") -> list[tuple[str, str, str]]:
