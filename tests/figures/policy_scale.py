@@ -90,7 +90,7 @@ def add(made: Lab, host: str, base: dict[str, object], number: int) -> None:
 
 def memory(made: Lab) -> float:
     """PSS of host1's processes in MiB."""
-    return sum(process["pss_bytes"] for process in processes(made, "host1")) / 2**20
+    return float(sum(process["pss_bytes"] for process in processes(made, "host1"))) / 2**20
 
 
 def changes(made: Lab) -> list[float]:
@@ -161,7 +161,7 @@ def main() -> None:
                 middle, late = statistics.median(took), took[int(len(took) * 0.99)]
                 times = f"median {middle:.2f} ms, 99 % {late:.2f} ms, max {took[-1]:.2f} ms"
                 print(f"change, {name} records: {times}")
-            losses = {name: [] for name in ("few", "many")}
+            losses: dict[str, list[float]] = {name: [] for name in ("few", "many")}
             for _ in range(5):
                 losses["few"].append(new_flows(few, FEW - 4))
                 losses["many"].append(new_flows(many, MANY - 4))

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from testbed.topology.naming import canonical_rdid  # noqa: E402
-from testbed.vmm.main import STORE  # noqa: E402
+from testbed.vmm.files import STORE  # noqa: E402
 from testbed.vmm.model import HostProviderAddress, NewAdapter, NewHost, NewNetwork, NewPool, NewSubnet, NewVm  # noqa: E402
 from testbed.vmm.rules import hosts, networks, placement, policy, pools  # noqa: E402
 from testbed.vmm.store.database import Store  # noqa: E402
