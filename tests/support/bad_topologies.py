@@ -275,6 +275,26 @@ CASES = {
         "image: --privileged, name: red1",
         "F:18: vms[2].image: is no image name; write it like",
     ),
+    "exec of nothing": (
+        "name: red1",
+        "exec: [ip addr, ''], name: red1",
+        "F:18: vms[2].exec[1]: is no command; write a program and its arguments",
+    ),
+    "exec with an open quote": (
+        "name: red1",
+        'exec: ["sh -c \'oh no"], name: red1',
+        "F:18: vms[2].exec[0]: is no command: No closing quotation; quote it as a shell wants it",
+    ),
+    "shared disk outside its folder": (
+        "name: red1",
+        "shared-disk: ../passwd, name: red1",
+        "F:18: vms[2].shared-disk: ",
+    ),
+    "announce is a switch": (
+        "name: red1",
+        "announce: 7, name: red1",
+        "F:18: vms[2].announce: ",
+    ),
     "empty command": (
         "name: red1",
         "command: [], name: red1",
