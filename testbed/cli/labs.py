@@ -208,6 +208,8 @@ def inspect(name: str, output: str) -> None:
         print_json(found)
         return
     click.echo(f"{found['name']} ({found['id']}), engine {found['engine']}, {_ready(found)}")
+    if found["vmm"]:
+        click.echo(_vmm_text(found["vmm"]))
     print_table(
         ["host", "provider addresses", "WNV", "extensions", "NICs", "processes", "MiB"],
         [
@@ -224,6 +226,13 @@ def inspect(name: str, output: str) -> None:
         ],
     )
     _vm_table(found)
+
+
+def _vmm_text(vmm: dict[str, Any]) -> str:
+    if "error" in vmm:
+        return f"{vmm['name']}: {vmm['error']}"
+    mib = sum(process["pss_bytes"] for process in vmm["processes"]) / 2**20
+    return f"{vmm['name']} {vmm['address']}:{vmm['port']}, revision {vmm['revision']}, {mib:.1f} MiB"
 
 
 def _pa_text(pa: dict[str, Any]) -> str:
