@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 from testbed.errors import MachineLacks
 
 _OBJECTS = Path(__file__).parent
+# struct bpf_prog_info (linux/bpf.h): its first bytes, and where two of its members lie
+_PROGRAM_INFO, _NR_MAP_IDS, _MAP_IDS = 80, 52, 56
 
 
 @cache
@@ -29,6 +33,10 @@ def _libbpf() -> ctypes.CDLL:
         ("bpf_object__close", None, [pointer]),
         ("bpf_object__find_program_by_name", pointer, [pointer, text]),
         ("bpf_program__fd", ctypes.c_int, [pointer]),
+        ("bpf_object__find_map_fd_by_name", ctypes.c_int, [pointer, text]),
+        ("bpf_prog_get_fd_by_id", ctypes.c_int, [ctypes.c_uint32]),
+        ("bpf_map_get_fd_by_id", ctypes.c_int, [ctypes.c_uint32]),
+        ("bpf_obj_get_info_by_fd", ctypes.c_int, [ctypes.c_int, pointer, pointer]),
         ("libbpf_set_print", pointer, [pointer]),
     ):
         function = getattr(lib, name)
@@ -44,6 +52,43 @@ def load(object_name: str, *programs: str) -> list[int]:
     The caller closes them; attached programs live on without them. Raises MachineLacks when the
     object was not compiled or the kernel refuses it.
     """
+    with _loaded(object_name) as (lib, handle):
+        return [_program(lib, handle, name) for name in programs]
+
+
+def load_with_map(object_name: str, program: str, name: str) -> tuple[int, int]:
+    """File descriptors of a program and of a map that it uses; otherwise as :func:`load`."""
+    with _loaded(object_name) as (lib, handle):
+        found = lib.bpf_object__find_map_fd_by_name(handle, name.encode())
+        if found < 0:
+            raise MachineLacks(f"the eBPF object holds no map {name}: install testbed again")
+        return _program(lib, handle, program), os.dup(found)
+
+
+def map_of(program_id: int) -> int:
+    """File descriptor of the one map of a loaded program, which the caller closes. Raises OSError."""
+    lib = _libbpf()
+    program = _checked(lib.bpf_prog_get_fd_by_id(program_id))
+    try:
+        identities = (ctypes.c_uint32 * 1)()
+        info = ctypes.create_string_buffer(_PROGRAM_INFO)
+        ctypes.c_uint32.from_buffer(info, _NR_MAP_IDS).value = 1
+        ctypes.c_uint64.from_buffer(info, _MAP_IDS).value = ctypes.addressof(identities)
+        size = ctypes.c_uint32(_PROGRAM_INFO)
+        _checked(lib.bpf_obj_get_info_by_fd(program, info, ctypes.byref(size)))
+    finally:
+        os.close(program)
+    return _checked(lib.bpf_map_get_fd_by_id(identities[0]))
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+@contextmanager
+def _loaded(object_name: str) -> Iterator[tuple[ctypes.CDLL, int]]:
     path = _OBJECTS / f"{object_name}.o"
     if not path.exists():
         raise MachineLacks(
@@ -57,7 +102,7 @@ def load(object_name: str, *programs: str) -> list[int]:
     try:
         if (code := lib.bpf_object__load(handle)) < 0:
             raise MachineLacks(f"the kernel refuses the eBPF programs of {path.name}: {os.strerror(-code)}")
-        return [_program(lib, handle, name) for name in programs]
+        yield lib, handle
     finally:
         lib.bpf_object__close(handle)
 
