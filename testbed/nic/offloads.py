@@ -10,7 +10,7 @@ the type GRE_MAC). An ``nvgre-`` task is in use when it, its plain task and ``nv
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, cast, get_args
 
 from msgspec import Struct
 
@@ -31,6 +31,7 @@ Task: TypeAlias = Literal[
     "nvgre-rss",
     "nvgre-vmq",
 ]
+Switches: TypeAlias = Mapping[str, bool] | Mapping[Task, bool]
 TASKS: tuple[Task, ...] = get_args(Task)
 ENCAPSULATION: Task = "nvgre"
 
@@ -63,7 +64,7 @@ class Offloads(Struct, frozen=True):
         on = ENCAPSULATION in self.enabled
         return Tasks(*(on and {task, f"nvgre-{task}"} <= {*self.enabled} for task in TASKS[:6]))
 
-    def changed(self, wanted: Mapping[str, bool]) -> Offloads:
+    def changed(self, wanted: Switches) -> Offloads:
         """With some tasks switched. Raises BadInput: unknown, not supported, both RSS and VMQ."""
         for task, on in wanted.items():
             if task not in TASKS:
@@ -71,7 +72,8 @@ class Offloads(Struct, frozen=True):
             if on and task not in self.supported:
                 remedy = f"take another profile, or say `supports: {{{task}: on}}`"
                 raise BadInput(f"the NIC does not support {task}: {remedy}")
-        enabled = [task for task in TASKS if wanted.get(task, task in self.enabled)]
+        switches = cast("Mapping[str, bool]", wanted)
+        enabled = [task for task in TASKS if switches.get(task, task in self.enabled)]
         if fault := exclusive(enabled):
             raise BadInput(fault)
         return Offloads(self.supported, tuple(enabled))
@@ -85,13 +87,14 @@ def exclusive(enabled: Collection[str]) -> str:
 
 
 def made_of(
-    supported: Collection[str], enabled: Collection[str], supports: Mapping[str, bool]
+    supported: Collection[Task], enabled: Collection[Task], supports: Switches
 ) -> tuple[tuple[Task, ...], tuple[Task, ...]]:
     """A profile's tasks, supported and enabled, with single capabilities added or taken away.
 
     What is added is enabled too, but rss where vmq is.
     """
-    can = {task for task in TASKS if supports.get(task, task in supported)}
-    added = {task for task, on in supports.items() if on and task not in supported}
+    switches = cast("Mapping[str, bool]", supports)
+    can = {task for task in TASKS if switches.get(task, task in supported)}
+    added = {task for task in can if task not in supported}
     on = (({*enabled} | added) & can) - ({"rss"} if "rss" in added and "vmq" in enabled else set())
     return tuple(task for task in TASKS if task in can), tuple(task for task in TASKS if task in on)

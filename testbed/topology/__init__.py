@@ -32,8 +32,10 @@ def plan_from_file(path: Path, variables: Mapping[str, str], previous: Plan | No
         # The child renders while these are imported.
         from testbed.topology.load import read
         from testbed.topology.planner import build
+        from testbed.topology.profiles import Profiles
         from testbed.topology.validate import check
 
         topology, source = read(rendering)
-        check(topology, source)
-        return build(topology, previous)
+        profiles = Profiles(path.parent)
+        check(topology, source, profiles)
+        return build(topology, previous, profiles)

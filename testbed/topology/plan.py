@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from testbed.nic.offloads import Offloads
 from testbed.topology.schema import Wire, WnvMode
 
 Timers = Literal["fast", "rfc"]
@@ -85,6 +86,16 @@ class NicPlan(Struct, frozen=True):
     mac: str
     mtu: int
     wnv_binding: bool = False
+    profile: str = "modern"
+    offloads: Offloads = Offloads()
+    queues: int = 1
+
+
+class ProcessorsPlan(Struct, frozen=True):
+    """A host's emulated processors. budget: the share of a core that each has; 0: no limit."""
+
+    count: int = 1
+    budget: float = 0.0
 
 
 class ExtensionPlan(Struct, frozen=True):
@@ -106,6 +117,7 @@ class HostPlan(Struct, frozen=True):
     wnv: WnvMode = "in-switch"
     flow_entropy: bool = True
     learning: bool = True  # report addresses that VMs take
+    processors: ProcessorsPlan = ProcessorsPlan()
 
 
 class VnicPlan(Struct, frozen=True):
@@ -120,6 +132,8 @@ class VnicPlan(Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     is_gateway: bool = False  # the network's way out
+    lso: bool = True  # the guest may hand over super-packets
+    tx_checksum: bool = True  # ... and leave checksums open
 
 
 class VmPlan(Struct, frozen=True):

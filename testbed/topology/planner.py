@@ -10,6 +10,7 @@ import ipaddress
 import itertools
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 from testbed.topology.fabric import build_fabric
 from testbed.topology.management import build_management
@@ -21,22 +22,25 @@ from testbed.topology.plan import (
     NetworkPlan,
     NicPlan,
     Plan,
+    ProcessorsPlan,
     SubnetPlan,
     VmPlan,
     VnicPlan,
 )
 from testbed.topology.policies import Pas, Policies
+from testbed.topology.profiles import Profiles
 from testbed.topology.schema import Extension, Host, Network, Subnet, Topology, Vnic
 
 
-def build(topology: Topology, previous: Plan | None = None) -> Plan:
+def build(topology: Topology, previous: Plan | None = None, profiles: Profiles | None = None) -> Plan:
     """The Plan of a topology that has passed :func:`testbed.topology.validate.check`."""
+    profiles = profiles or Profiles(Path())
     macs = _macs(topology)
     networks = tuple(_network(topology.name, network, macs) for network in topology.networks)
     vms = _vms(topology, networks, macs)
     pas = _provider_addresses(topology, vms, previous)
     policies = Policies(networks, vms, pas, ipaddress.ip_network(topology.fabric.pa_pool))
-    hosts = tuple(_host(host, macs, topology, policies.host(host.name)) for host in topology.hosts)
+    hosts = tuple(_host(host, macs, topology, policies.host(host.name), profiles) for host in topology.hosts)
     fabric = build_fabric(topology, previous.fabric if previous else None)
     return Plan(
         name=topology.name,
@@ -50,9 +54,19 @@ def build(topology: Topology, previous: Plan | None = None) -> Plan:
     )
 
 
-def _host(host: Host, macs: dict[str, str], topology: Topology, policy: HostPolicy) -> HostPlan:
+def _host(
+    host: Host, macs: dict[str, str], topology: Topology, policy: HostPolicy, profiles: Profiles
+) -> HostPlan:
     nics = tuple(
-        NicPlan(nic.name, macs[f"{host.name}/{nic.name}"], topology.fabric.pa_mtu, nic.wnv_binding)
+        NicPlan(
+            name=nic.name,
+            mac=macs[f"{host.name}/{nic.name}"],
+            mtu=topology.fabric.pa_mtu,
+            wnv_binding=nic.wnv_binding,
+            profile=nic.profile,
+            offloads=profiles.offloads(nic),
+            queues=nic.queues or host.processors.count,
+        )
         for nic in host.nics
     )
     return HostPlan(
@@ -66,6 +80,7 @@ def _host(host: Host, macs: dict[str, str], topology: Topology, policy: HostPoli
         flow_entropy=host.flow_entropy,
         # the filter below the switch is that of Windows Server 2012, which learned nothing
         learning=topology.learning and host.wnv == "in-switch",
+        processors=ProcessorsPlan(host.processors.count, (host.processors.budget or 0) / 100),
     )
 
 
@@ -111,15 +126,29 @@ def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, 
     def adapter(vm: str, index: int, vnic: Vnic) -> VnicPlan:
         name = f"eth{index}"
         mac = macs[f"{vm}/{index}"]
+        checksum = vnic.offloads.get("tx-checksum", True)
+        lso = checksum and vnic.offloads.get("lso", True)  # a super-packet has open checksums
         mtu = vm_mtu(pa_mtu, pa_version, vnic.vsid, legacy=vnic.legacy)
         if vnic.vsid == 0:
             plain = tuple(str(ipaddress.ip_interface(address)) for address in vnic.addresses)
-            return VnicPlan(name, f"{vm}:{name}", 0, mac, mtu, addresses=plain)
+            return VnicPlan(name, f"{vm}:{name}", 0, mac, mtu, addresses=plain, lso=lso, tx_checksum=checksum)
         network, subnet = subnets[vnic.vsid]
         customer = tuple(_with_length(address, subnet.prefixes) for address in vnic.addresses)
         gateways = () if vnic.gateway else subnet.gateways  # it is the way out itself
         port = f"{vm}:{name}"
-        return VnicPlan(name, port, vnic.vsid, mac, mtu, network, customer, gateways, vnic.gateway)
+        return VnicPlan(
+            interface=name,
+            port=port,
+            vsid=vnic.vsid,
+            mac=mac,
+            mtu=mtu,
+            network=network,
+            addresses=customer,
+            gateways=gateways,
+            is_gateway=vnic.gateway,
+            lso=lso,
+            tx_checksum=checksum,
+        )
 
     return tuple(
         VmPlan(

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from testbed.nic.offloads import Task
+
 Name = Annotated[
     str,
     Meta(
@@ -29,6 +31,7 @@ Guid = Annotated[
 Mac = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", description="a MAC address")]
 Mtu = Annotated[int, Meta(ge=1280, le=65535, description="bytes of IP packet")]
 Wire = Literal["frames", "aggregated"]
+GuestTask = Literal["lso", "tx-checksum"]
 # in-switch: Windows Server 2012 R2; below-switch: a filter on the NIC, as in Windows Server 2012
 WnvMode = Literal["in-switch", "below-switch"]
 
@@ -56,6 +59,17 @@ class Nic(Struct, frozen=True, forbid_unknown_fields=True):
     name: Name
     mac: Mac | None = None
     wnv_binding: bool = False  # below-switch only: the filter is bound to this NIC
+    profile: str = "modern"  # one of testbed/nic/profiles, or the path of a file of its form
+    supports: dict[Task, bool] = {}  # single capabilities, in place of the profile's
+    offloads: dict[Task, bool] = {}  # which of them are enabled, in place of the profile's
+    queues: Annotated[int, Meta(ge=1, le=16)] | None = None  # receive queues; default: one for each processor
+
+
+class Processors(Struct, frozen=True, forbid_unknown_fields=True):
+    """Emulated logical processors, on which a host's switch works; each has a share of a real core."""
+
+    count: Annotated[int, Meta(ge=1, le=16)] = 1
+    budget: Annotated[int, Meta(ge=1, le=100, description="per cent of a core")] | None = None  # no limit
 
 
 class Team(Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +94,7 @@ class Host(Struct, frozen=True, forbid_unknown_fields=True):
     extensions: list[Name | Extension] = []
     wnv: WnvMode = "in-switch"
     flow_entropy: bool = True  # false: FlowID is always 0 (RFC 7637 section 3.2)
+    processors: Processors = msgspec.field(default_factory=Processors)
 
 
 class Vnic(Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,6 +108,7 @@ class Vnic(Struct, frozen=True, forbid_unknown_fields=True):
     mac: Mac | None = None
     legacy: bool = False  # an emulated adapter: HNV does not reduce its MTU
     gateway: bool = False  # this VM is the network's way out: wildcard records and default routes
+    offloads: dict[GuestTask, bool] = {}  # what the guest may leave to its adapter; default: all
 
 
 class Vm(Struct, frozen=True, forbid_unknown_fields=True, rename={"shared_disk": "shared-disk"}):

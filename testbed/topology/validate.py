@@ -11,6 +11,7 @@ from testbed.topology.extensions import check_extensions
 from testbed.topology.load import Source
 from testbed.topology.planner import words
 from testbed.topology.problems import Path, Problems
+from testbed.topology.profiles import Profiles
 from testbed.topology.schema import Topology
 
 RESERVED_NODES = ("fabric", "vmm")
@@ -19,7 +20,7 @@ RESERVED_INTERFACES = ("lo", "all", "default")
 MAX_INTERFACE_NAME = 15  # IFNAMSIZ less the NUL
 
 
-def check(topology: Topology, source: Source) -> None:
+def check(topology: Topology, source: Source, profiles: Profiles) -> None:
     """Raise BadInput with every problem of the topology, ``FILE:LINE: KEY: what; remedy`` each."""
     problems = Problems(source)
     _check_names(topology, problems)
@@ -28,6 +29,7 @@ def check(topology: Topology, source: Source) -> None:
     check_addresses(topology, problems)
     _check_links(topology, problems)
     check_extensions(topology, problems)
+    _check_offloads(topology, problems, profiles)
     if lines := problems.lines():
         raise BadInput("\n".join(lines))
 
@@ -63,6 +65,21 @@ def _check_hosts(topology: Topology, problems: Problems) -> None:
                 problems.add(path, f'"{name}" is reserved by the kernel; choose another name, such as nic1')
         if host.team.active is not None and host.team.active not in [name for _, name in names]:
             problems.unknown((*here, "team", "active"), "NIC", host.team.active, [name for _, name in names])
+
+
+def _check_offloads(topology: Topology, problems: Problems, profiles: Profiles) -> None:
+    for i, host in enumerate(topology.hosts):
+        for j, nic in enumerate(host.nics):
+            here: Path = ("hosts", i, "nics", j)
+            try:
+                profiles.get(nic.profile)
+            except BadInput as error:
+                problems.add((*here, "profile"), str(error))
+                continue
+            try:
+                profiles.offloads(nic)
+            except BadInput as error:
+                problems.add((*here, "offloads" if nic.offloads else "supports"), str(error))
 
 
 def _check_vms(topology: Topology, problems: Problems) -> None:
