@@ -167,7 +167,7 @@ def _packet_socket() -> str:
 
 def _ebpf() -> str:
     from testbed.nic.bpf import loader
-    from testbed.wiring.fabric import attach_hardware
+    from testbed.wiring.hardware import attach_hardware
 
     programs = loader.load("nic", "nic_tx", "nic_rx")
     try:

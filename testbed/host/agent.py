@@ -25,6 +25,7 @@ from testbed.host.pa.addresses import AddressState
 from testbed.host.policy import PolicyControl
 from testbed.host.provider import ProviderSide
 from testbed.host.vmm.side import VmmSide
+from testbed.nic.offloads import Offloads
 from testbed.telemetry import Event, EventLog
 from testbed.topology.plan import HostPlan
 from testbed.wnv.objects import FIRST_VSID, LAST_VSID
@@ -55,6 +56,8 @@ class Agent:
             "select-next-hop": self._select_next_hop,
             "resync": lambda _: self._resync(),
             "status": lambda _: self._status(),
+            "nics": lambda _: {"nics": self._link.order("nics")},
+            "set-nic": self._set_nic,
             "counters": lambda _: {"counters": self._link.order("counters")},
             "events": lambda message: self._take_events(message.get("after")),
             "extension": lambda message: {"result": self._link.order("extension", name=message["name"])},
@@ -68,6 +71,9 @@ class Agent:
                 return Reply(self._attach(message, descriptors))
             if op == "hand-over-port":
                 return self._hand_over(message["name"])
+            if op == "install-nic":
+                self._link.order("install-nic", descriptors, name=message["name"])
+                return Reply({})
             if op in self._answers:
                 return Reply(self._answers[op](message))
             raise BadInput(f"unknown request {op!r}")
@@ -99,13 +105,14 @@ class Agent:
             extensions=msgspec.to_builtins(plan.extensions),
             active_nic=plan.active_nic,
             learning=plan.learning,
+            processors=msgspec.to_builtins(plan.processors),
         )
         self._plan = plan
         before = set(old.nics) if old else set()
         for nic in before - set(plan.nics):
             self._link.order("remove-nic", name=nic.name)
         for nic in set(plan.nics) - before:
-            self._link.order("add-nic", **msgspec.structs.asdict(nic))
+            self._link.order("add-nic", **msgspec.to_builtins(nic))
         if old is None or _provider_nic(old) != _provider_nic(plan) or not self._provider.joined:
             self._provider.join(plan)
         self._learner.configure(plan.timers, learning=plan.learning)
@@ -169,6 +176,18 @@ class Agent:
         self._learner.attached(name, self._ports[name]["mac"], vsid)
         self._events.add("port-change", name, vsid=vsid, before=before)
         return {"port": self._ports[name], "before": before}
+
+    def _set_nic(self, message: Message) -> Message:
+        """Switch offloads of a NIC and set its RSS, checked whole first. What is not named stays."""
+        known = {nic["name"]: nic for nic in self._link.order("nics")}
+        name = message["name"]
+        if name not in known:
+            raise BadInput(f"there is no NIC {name!r}: one of {', '.join(known) or 'none'}")
+        offloads = msgspec.convert(known[name]["offloads"], Offloads).changed(message["offloads"])
+        plain = msgspec.to_builtins(offloads)
+        self._link.order("set-nic", name=name, offloads=plain, rss=message["rss"])
+        self._events.add("nic-change", name, **message["offloads"])
+        return {}
 
     # ---- questions ------------------------------------------------------------------------
 

@@ -20,6 +20,9 @@ from testbed.channel import Channel, Message
 from testbed.errors import TestbedError
 from testbed.host.claims import ClaimBox
 from testbed.host.counters import VsidTotals, collect
+from testbed.host.nics import Nics
+from testbed.host.work import Work
+from testbed.nic.offloads import Offloads
 from testbed.nic.stage import NicStage
 from testbed.packets import rarp
 from testbed.packets.ethernet import parse_mac
@@ -34,9 +37,8 @@ from testbed.switch.port import Port
 from testbed.switch.stages import PortStage
 from testbed.switch.state import SwitchState
 from testbed.switch.switching import SwitchingStage
-from testbed.switch.uplink import Uplink
 from testbed.teaming.team import TeamStage
-from testbed.topology.plan import ExtensionPlan, HostPolicy
+from testbed.topology.plan import ExtensionPlan, HostPolicy, ProcessorsPlan
 from testbed.topology.schema import WnvMode
 from testbed.wnv.below import FilterBelow
 from testbed.wnv.filter import WnvFilter
@@ -86,6 +88,8 @@ class Worker:
         self._made_of: Message = {}  # the pipeline
         self._totals = VsidTotals()
         self._poll = select.epoll()
+        self.work = Work(self.state, self.datapath, self._poll)
+        self.nics = Nics(self.state)
         self._ready: dict[int, Callable[[], None]] = {}
         self._running = True
         self._queues: set[int] = set()  # descriptors of the ports
@@ -96,13 +100,21 @@ class Worker:
         """The loop."""
         poll, ready, exchanges = self._poll.poll, self._ready, self.learning.exchanges.open
         while self._running:
-            for descriptor, events in poll(_LOOK if exchanges else None):
+            for descriptor, events in poll(self._patience(_LOOK if exchanges else None)):
                 if handler := ready.get(descriptor):
                     handler()
                     if events & select.EPOLLERR and descriptor in self._queues:
                         self._unwatch(descriptor)  # the VM is gone; its queue would report it for ever
             if exchanges:
                 self.learning.exchanges.expire()
+            if self.work.scheduler:
+                self.work.scheduler.resume()
+
+    def _patience(self, seconds: float | None) -> float | None:
+        """How long to wait for something to read."""
+        if (scheduler := self.work.scheduler) is None or (wait := scheduler.timeout()) is None:
+            return seconds
+        return wait if seconds is None else min(wait, seconds)
 
     def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
         self._ready[descriptor] = handler
@@ -111,6 +123,7 @@ class Worker:
     def _unwatch(self, descriptor: int) -> None:
         if self._ready.pop(descriptor, None):
             self._poll.unregister(descriptor)
+            self.work.forget(descriptor)
 
     def _unresolved(self, next_hop: bytes) -> None:
         self._control.send({"op": "unresolved", "next_hop": next_hop})
@@ -156,6 +169,7 @@ class Worker:
         if not learns:
             self._forget_learning(self.state.ports)
         self._set_inspects(bool(self.learning.exchanges.open))
+        self.work.on(msgspec.convert(message["processors"], ProcessorsPlan))
         self.state.active_nic = message["active_nic"]
         self.state.forget_flows()
 
@@ -176,18 +190,28 @@ class Worker:
         return load(msgspec.convert(plain, list[ExtensionPlan]), self.state.events)
 
     def _on_add_nic(self, message: Message, _: list[int]) -> None:
-        uplink = Uplink(
-            message["name"], parse_mac(message["mac"]), message["mtu"], wnv_binding=message["wnv_binding"]
-        )
-        self.state.uplinks[uplink.name] = uplink
-        self.state.forget_flows()
-        self._watch(uplink.fileno(), lambda: self.datapath.drain_uplink(uplink))
+        uplink = self.nics.add(message)
+        for queue in uplink.queues:
+            self._watch(queue.socket.fileno(), self.work.of_queue(uplink, queue))
+        self.nics.ports_changed()
 
     def _on_remove_nic(self, message: Message, _: list[int]) -> None:
-        if uplink := self.state.uplinks.pop(message["name"], None):
-            self._unwatch(uplink.fileno())
+        if uplink := self.nics.remove(message["name"]):
+            for queue in uplink.queues:
+                self._unwatch(queue.socket.fileno())
             uplink.close()
-            self.state.forget_flows()
+
+    def _on_install_nic(self, message: Message, descriptors: list[int]) -> None:
+        """The registers of the NIC's classifier have come."""
+        self.nics.install(message["name"], descriptors[0])
+        os.close(descriptors[0])
+
+    def _on_set_nic(self, message: Message, _: list[int]) -> None:
+        offloads = msgspec.convert(message["offloads"], Offloads)
+        self.nics.change(message["name"], offloads, message["rss"])
+
+    def _on_nics(self, _: Message, __: list[int]) -> list[Message]:
+        return self.nics.describe()
 
     # ---- ports: each of these answers the PA groups that the host is to be a member of ------
 
@@ -198,7 +222,7 @@ class Worker:
         self.stack.attach_port(port)
         self.state.forget_flows()
         self._queues.add(port.descriptor)
-        self._watch(port.descriptor, lambda: self.datapath.drain_port(port))
+        self._watch(port.descriptor, self.work.of_port(port))
         if message.get("moved") and port.vsid == 0:
             self._announce(port)
         return self._groups()
@@ -237,6 +261,7 @@ class Worker:
         return self._groups()
 
     def _groups(self) -> list[str]:
+        self.nics.ports_changed()
         vsids = {port.vsid for port in self.state.ports.values()}
         return [str(ipaddress.ip_address(group)) for group in self.wnv.tables.groups(vsids)]
 

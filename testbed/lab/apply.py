@@ -104,7 +104,8 @@ def _add(lab: Lab, changes: PlanDiff) -> None:
         {host.name: host for host in plan.hosts},
         fabric.pa_mtu,
     )
-    wiring.set_wire([cable for cable in fabric.cables if _cable_name(cable) in changes.rewired])
+    rewired = [cable for cable in fabric.cables if _cable_name(cable) in changes.rewired]
+    wiring.set_wire(rewired, {host.name: host for host in plan.hosts})
     resync = set(changes.policy) if plan.vmm else set()
     build.configure_hosts(lab, {*hosts, *changes.policy} - resync)
     for name in sorted(resync):

@@ -100,11 +100,12 @@ def _wired(lab: Lab, client: VmPlan, server: VmPlan, wire: Wire | None) -> Itera
         yield planned
         return
     wiring = Wiring(lab.netns(FABRIC), {cable.host: lab.netns(cable.host) for cable in on_path})
-    wiring.set_wire(on_path, wire)
+    hosts = {host.name: host for host in lab.plan.hosts}
+    wiring.set_wire(on_path, hosts, wire)
     try:
         yield wire
     finally:
-        wiring.set_wire(on_path)
+        wiring.set_wire(on_path, hosts)
 
 
 def _wire_of(cables: list[CablePlan]) -> Wire:

@@ -10,7 +10,9 @@ completes their checksums there. GRO at the receiving NIC coalesces them again (
 that only while its peer, the switch port, has every TCP segmentation feature off
 (drivers/net/veth.c, veth_skb_is_eligible_for_gro).
 
-``wire: aggregated`` passes super-packets through unchanged: LSO and RSC in one.
+``wire: aggregated`` passes super-packets through unchanged: LSO and RSC in one. GRO does nothing there,
+as the switch port has its segmentation features; it stays on, since switching it loses what a veth has
+queued, and a cable may be switched while it is in use.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ _GRO = "rx-gro"
 CABLE_HOST: Mapping[Wire, Mapping[str, bool]] = {
     # Without checksum offload the frames on the cable carry complete checksums.
     "frames": dict.fromkeys((*_SEGMENTATION, _CHECKSUM), False) | {_GRO: True},
-    "aggregated": dict.fromkeys((*_SEGMENTATION, _CHECKSUM), True) | {_GRO: False},
+    "aggregated": dict.fromkeys((*_SEGMENTATION, _CHECKSUM), True) | {_GRO: True},
 }
 """Features of the end of a cable that is the NIC in the host, by wire."""
 

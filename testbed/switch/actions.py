@@ -138,6 +138,8 @@ class Encapsulate(_Encapsulation):
                     self._oversize(end)
                     return
                 _pack_vnet(data, READ, flags, gso_type, header + _OUTER, gso_size, start + _OUTER, offset)
+                if gso_type:
+                    uplink.count_lso(end - INNER - start - (data[_DATA_OFFSET + start] >> 2 & 60), gso_size)
             elif length > self._mtu:
                 self._oversize(end)
                 return
@@ -174,6 +176,8 @@ class EncapsulateIPv6(_Encapsulation):
                 return
         try:
             if flags & NEEDS_CSUM:
+                if gso_type:
+                    uplink.count_lso(end - INNER - start - (data[_DATA_OFFSET + start] >> 2 & 60), gso_size)
                 header += _OUTER_IPV6
                 start += _OUTER_IPV6
             _pack_vnet(data, 0, flags, gso_type, header, gso_size, start, offset)
@@ -272,6 +276,10 @@ class ToWire:
     def __call__(self, end: int) -> None:
         """Send the packet that ends at ``end``."""
         buffer, uplink = self._buffer, self._uplink
+        data = buffer.data
+        if data[READ + 1]:
+            _, _, _, gso_size, at, _ = _unpack_vnet(data, READ)
+            uplink.count_lso(end - INNER - at - (data[_DATA_OFFSET + at] >> 2 & 60), gso_size)
         try:
             uplink.send_parts([buffer.vnet, buffer.view[INNER:end]])
         except OSError as error:

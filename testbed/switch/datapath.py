@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from testbed.packets import ethernet, nvgre
 from testbed.packets.malformed import MalformedFrame
@@ -43,7 +43,11 @@ from testbed.switch.packet import Packet, Translation, Tunnel
 from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Pipeline
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
-from testbed.switch.uplink import Uplink
+from testbed.switch.uplink import Queue, Uplink
+from testbed.switch.verification import good
+
+if TYPE_CHECKING:
+    from testbed.switch.segmentation import Segmenter
 
 BATCH = 32  # packets per wake-up and descriptor, so that no one starves the others
 FLOWS = 16384  # cached flows per port or NIC; a full cache is emptied
@@ -71,6 +75,7 @@ _LENGTH_HIGH, _LENGTH_LOW = WIRE + nvgre.LENGTH_AT, WIRE + nvgre.LENGTH_AT + 1
 _PAYLOAD_HIGH, _PAYLOAD_LOW = WIRE + nvgre.PAYLOAD_LENGTH_AT, WIRE + nvgre.PAYLOAD_LENGTH_AT + 1
 _IP_START, _IP_END = WIRE + 14, WIRE + 34
 _PAYLOAD_START = WIRE + 54
+_GSO_TYPE = READ + 1
 _TAG_HIGH = tuple(kind >> 8 for kind in ethernet.TAGS)
 _V4_HEAD = b"\x08\x00\x45"
 
@@ -93,6 +98,7 @@ class Datapath:
         self._unresolved = unresolved
         # by next hop: source, copies that wait for it, vnet header, frame
         self._held: dict[bytes, list[tuple[str, int, bytes, bytes]]] = {}
+        self._segmenter: Segmenter | None = None
         self.pipeline = pipeline
 
     # ---- hot path -------------------------------------------------------------------------
@@ -120,11 +126,12 @@ class Datapath:
             else:
                 action(end)
 
-    def drain_uplink(self, uplink: Uplink) -> None:
-        """Take up to a batch of frames from a NIC."""
+    def drain_uplink(self, uplink: Uplink, queue: Queue) -> None:
+        """Take up to a batch of frames from a receive queue of a NIC."""
         buffer = self._buffer
         data, view = buffer.data, buffer.from_wire
-        receive_into, flows = uplink.receive_into, uplink.flows
+        receive_into, flows = queue.receive_into, uplink.flows
+        verifies = uplink.plain.rx_checksum or uplink.nvgre.rx_checksum
         key_nvgre = _key_inspected if self.inspects else _key_nvgre
         from_bytes = int.from_bytes
         for _ in range(BATCH):
@@ -132,8 +139,12 @@ class Datapath:
                 end = receive_into(view) + READ
             except OSError:  # nothing there, or the cable is gone
                 return
-            uplink.rx_packets += 1
-            uplink.rx_bytes += end - WIRE
+            queue.rx_packets += 1
+            queue.rx_bytes += end - WIRE
+            if data[_GSO_TYPE]:
+                self._count_coalesced(uplink, end)
+            elif verifies and not data[READ] and not self._verified(uplink, end):
+                continue
             action = None
             # Not in the key, as they differ per packet: length and checksum (0 modulo 0xFFFF if right)
             if (
@@ -153,6 +164,20 @@ class Datapath:
                 self._first_from_wire(uplink, end)
             else:
                 action(end)
+
+    def _count_coalesced(self, uplink: Uplink, end: int) -> None:
+        """A packet that the NIC has made of several frames."""
+        _, _, _, gso_size, start, _ = VNET_HEADER.unpack_from(self._buffer.data, READ)
+        payload = end - WIRE - start - (self._buffer.data[WIRE + start + 12 & SIZE - 1] >> 2 & 60)
+        uplink.rx_rsc_packets += 1
+        uplink.rx_rsc_segments += -(-payload // (gso_size or payload or 1))
+
+    def _verified(self, uplink: Uplink, end: int) -> bool:
+        """Whether a frame's checksums are right, if the NIC has to say so."""
+        if good(uplink, self._buffer.view[WIRE:end]):
+            return True
+        count(self.drops, NIC, uplink.name, 0, Drop.BAD_CHECKSUM)
+        return False
 
     # ---- full path ------------------------------------------------------------------------
 
@@ -266,7 +291,7 @@ class Datapath:
             actions.extend([Discard(drops, TEAM, name, packet.vsid, Drop.NO_UPLINK)] * copies)
             return actions
         if packet.to_wire:
-            actions.append(ToWire(buffer, uplink, drops))
+            actions.append(self._to_wire(uplink, name, 0))
         actions.extend(self._encapsulate(packet, tunnel, uplink) for tunnel in packet.tunnels)
         if away:  # last, for it changes more of the buffer than the MACs
             actions.append(self._to_wire_translated(packet, uplink))
@@ -289,7 +314,39 @@ class Datapath:
             uplink.mtu - (nvgre.OVERHEAD_IPV4 if over_ipv4 else nvgre.OVERHEAD_IPV6),
             packet.gateway,
         )
-        return kind(self._buffer, outer, packet.macs, uplink, self.drops, tunnel.vsid, oversize)
+        send = kind(self._buffer, outer, packet.macs, uplink, self.drops, tunnel.vsid, oversize)
+        if uplink.nvgre.lso and uplink.nvgre.tx_checksum:
+            return send
+        limit = uplink.mtu - len(outer) + 14
+        return self._in_software(send, uplink, tunnel.vsid, oversize, outer + packet.macs, limit)
+
+    def _to_wire(self, uplink: Uplink, name: str, vsid: int) -> Action:
+        send = ToWire(self._buffer, uplink, self.drops, vsid)
+        if uplink.plain.lso and uplink.plain.tx_checksum:
+            return send
+        too_long = Discard(self.drops, NIC, name, vsid, Drop.TX_OVERSIZE)
+        return self._in_software(send, uplink, vsid, too_long, b"", uplink.mtu + 14)
+
+    def _in_software(
+        self, send: Action, uplink: Uplink, vsid: int, oversize: Action, header: bytes, limit: int
+    ) -> Action:
+        """An action for a NIC that lacks an offload."""
+        from testbed.switch.segmentation import Segmenter  # a host whose NICs do all of it saves these
+        from testbed.switch.software import SoftwareOffload
+
+        if self._segmenter is None:
+            self._segmenter = Segmenter(self._buffer)
+        return SoftwareOffload(
+            self._buffer,
+            self._segmenter,
+            send,
+            uplink,
+            self.drops,
+            header=header,
+            vsid=vsid,
+            limit=limit,
+            oversize=oversize,
+        )
 
     def _to_wire_translated(self, packet: Packet, uplink: Uplink) -> Action:
         translation = packet.translation
@@ -298,7 +355,7 @@ class Datapath:
         neighbor = self.state.neighbor(translation.next_hop)
         if neighbor is None:
             return Discard(self.drops, WNV, packet.source.name, packet.vsid, Drop.PA_UNREACHABLE)
-        send = ToWire(self._buffer, uplink, self.drops, packet.vsid)
+        send = self._to_wire(uplink, packet.source.name, packet.vsid)
         return self._translate(packet, translation, INNER, neighbor + uplink.mac, send)
 
     def _translate(

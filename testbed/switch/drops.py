@@ -45,6 +45,7 @@ class Drop(StrEnum):
     POLICY_MISMATCH = "policy-mismatch"  # unknown VSID, or a PA that no record of the network names
     NO_PORT = "no-port"  # no port of that VSID has the destination MAC
     # NIC
+    BAD_CHECKSUM = "bad-checksum"  # of a received frame, where the NIC verifies it
     NOT_FOR_US = "not-for-us"  # the fabric flooded a frame for another host
     RX_OVERRUN = "rx-overrun"  # the kernel dropped before the switch could read
     TX_REFUSED = "tx-refused"  # the NIC took no more

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import struct
 from collections.abc import Sequence
 
+from testbed.nic.offloads import Offloads
 from testbed.packets.checksum import Buffer
 from testbed.switch.buffer import Flows
 from testbed.switch.drops import Drop
@@ -15,14 +17,18 @@ from testbed.switch.drops import Drop
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _PACKET_VNET_HDR = 15
+_PACKET_FANOUT = 18
+_FANOUT_QUEUE = 5  # PACKET_FANOUT_QM: by the queue on which the frame came
 _PACKET_IGNORE_OUTGOING = 23
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 3
 _BUFFER_BYTES = 8 << 20
+_groups = itertools.count(1)  # names of fan-out groups: they count for one network namespace
 
 
-def _open(interface: str) -> socket.socket:
+def _open(interface: str, group: int = 0) -> socket.socket:
+    """``group``: of sockets that share the NIC's receive queues, one each in the order of their opening."""
     # Bound before a protocol is set, so that no frame of another interface is ever queued.
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
@@ -32,34 +38,75 @@ def _open(interface: str) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
         sock.setblocking(False)
         sock.bind((interface, _ETH_P_ALL))
+        if group:
+            sock.setsockopt(_SOL_PACKET, _PACKET_FANOUT, _FANOUT_QUEUE << 16 | group)
     except OSError:
         sock.close()
         raise
     return sock
 
 
+class Queue:
+    """A receive queue of a NIC. ``number``: from 0. ``receive_into``: of the socket that reads it."""
+
+    __slots__ = ("number", "receive_into", "rx_bytes", "rx_packets", "socket")
+
+    def __init__(self, number: int, sock: socket.socket) -> None:
+        self.number = number
+        self.socket = sock
+        self.receive_into = sock.recv_into
+        self.rx_packets = self.rx_bytes = 0
+
+
 class Uplink:
     """A NIC as the switch uses it. ``mac``: 6 bytes. ``mtu``: bytes of IP packet on the cable.
 
-    ``wnv_binding``: the filter below the switch is bound to it (2012).
+    ``wnv_binding``: the filter below the switch is bound to it (2012). ``queues``: receive queues.
     """
 
-    def __init__(self, name: str, mac: bytes, mtu: int = 1500, *, wnv_binding: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        mac: bytes,
+        mtu: int = 1500,
+        *,
+        wnv_binding: bool = False,
+        offloads: Offloads | None = None,
+        queues: int = 1,
+    ) -> None:
         """Opens the interface ``name`` of the current network namespace. Raises OSError."""
         self.name = name
         self.mac = mac
         self.mtu = mtu
         self.wnv_binding = wnv_binding
-        self.socket = _open(name)
-        self.receive_into = self.socket.recv_into
+        self.offloads = offloads or Offloads()
+        self.queues = _queues(name, queues)
+        self.socket = self.queues[0].socket
         self.send = self.socket.send
         self.flows: Flows = {}
-        self.rx_packets = self.rx_bytes = 0
         self.tx_packets = self.tx_bytes = 0
+        self.tx_lso_packets = self.tx_lso_segments = 0
+        self.tx_software_segments = self.tx_software_checksums = 0
+        self.rx_rsc_packets = self.rx_rsc_segments = 0
         self._overruns = 0
 
+    @property
+    def offloads(self) -> Offloads:
+        """What the NIC does by itself. A change holds for flows that are decided anew."""
+        return self._offloads
+
+    @offloads.setter
+    def offloads(self, offloads: Offloads) -> None:
+        self._offloads = offloads
+        self.plain, self.nvgre = offloads.plain, offloads.nvgre
+
+    def count_lso(self, payload: int, mss: int) -> None:
+        """The NIC is given a super-packet with so many bytes of payload to cut."""
+        self.tx_lso_packets += 1
+        self.tx_lso_segments += -(-payload // mss) if mss else 1
+
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """The descriptor of the socket that sends."""
         return self.socket.fileno()
 
     def send_parts(self, parts: Sequence[Buffer]) -> None:
@@ -73,20 +120,54 @@ class Uplink:
 
     def overruns(self) -> int:
         """Frames that the kernel dropped since the start because the switch was too slow."""
-        raw = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)  # reading resets it
-        self._overruns += struct.unpack("=II", raw)[1]
+        for queue in self.queues:
+            raw = queue.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)  # reading resets it
+            self._overruns += struct.unpack("=II", raw)[1]
         return self._overruns
 
     def counters(self) -> dict[str, int | str]:
-        """Packets and bytes on the cable side; a super-packet counts as one packet."""
+        """Packets and bytes on the cable side; a super-packet counts as one packet.
+
+        lso: super-packets that the NIC has cut, and what they became; software: what the switch has
+        done in its place; rsc: packets that the NIC has joined, and of how many frames.
+        """
+        queues = {
+            f"rx_queue_{queue.number}_{name}": value
+            for queue in (self.queues if len(self.queues) > 1 else ())
+            for name, value in (("packets", queue.rx_packets), ("bytes", queue.rx_bytes))
+        }
         return {
             "nic": self.name,
-            "rx_packets": self.rx_packets,
-            "rx_bytes": self.rx_bytes,
+            "rx_packets": sum(queue.rx_packets for queue in self.queues),
+            "rx_bytes": sum(queue.rx_bytes for queue in self.queues),
             "tx_packets": self.tx_packets,
             "tx_bytes": self.tx_bytes,
+            "tx_lso_packets": self.tx_lso_packets,
+            "tx_lso_segments": self.tx_lso_segments,
+            "tx_software_segments": self.tx_software_segments,
+            "tx_software_checksums": self.tx_software_checksums,
+            "rx_rsc_packets": self.rx_rsc_packets,
+            "rx_rsc_segments": self.rx_rsc_segments,
+            **queues,
         }
 
     def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
+        """Close the sockets."""
+        for queue in self.queues:
+            queue.socket.close()
+
+
+def _queues(interface: str, count: int) -> list[Queue]:
+    """The kernel numbers the members of a fan-out from 0, and the queues on which frames came from 1."""
+    if count == 1:
+        return [Queue(0, _open(interface))]
+    group = next(_groups)
+    sockets: list[socket.socket] = []
+    try:
+        while len(sockets) < count:
+            sockets.append(_open(interface, group))
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return [Queue(number, sockets[(number + 1) % count]) for number in range(count)]

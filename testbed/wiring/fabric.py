@@ -10,14 +10,17 @@ from pyroute2 import IPRoute
 
 from testbed.namespaces import in_netns
 from testbed.nic.bpf import loader
-from testbed.nic.features import CABLE_FABRIC, CABLE_HOST, set_features
-from testbed.topology.plan import CablePlan, HostPlan, SwitchPlan, TrunkPlan
+from testbed.nic.features import set_features
+from testbed.nic.offloads import Offloads
+from testbed.topology.plan import CablePlan, HostPlan, NicPlan, SwitchPlan, TrunkPlan
 from testbed.topology.schema import Wire
 from testbed.wiring import sysctl
-
-# tc handles of the two hooks of clsact (linux/pkt_sched.h)
-_CLSACT_INGRESS = 0xFFFFFFF2
-_CLSACT_EGRESS = 0xFFFFFFF3
+from testbed.wiring.hardware import (
+    attach_classifier,
+    attach_hardware,
+    fabric_features,
+    host_features,
+)
 
 # Multicast snooping, in 1/100 s. 10 s between queries: a report that got lost is missed that long. 0.1 s for
 # answers, 2 * 0.1 s until a group without members is forgotten; the rest follows by RFC 3376 section 8 and
@@ -82,30 +85,47 @@ class Wiring:
                 for index in ip.link_lookup(ifname=name):
                     ip.link("del", index=index)
 
-    def set_wire(self, cables: Sequence[CablePlan], wire: Wire | None = None) -> None:
+    def set_wire(
+        self, cables: Sequence[CablePlan], hosts: Mapping[str, HostPlan], wire: Wire | None = None
+    ) -> None:
         """Switch running cables to ``wire``, or to what each one's plan says."""
         with in_netns(self._fabric):
             for cable in cables:
-                set_features(cable.interface, CABLE_FABRIC[wire or cable.wire])
+                features = fabric_features(wire or cable.wire, nic_of(cable, hosts).offloads)
+                set_features(cable.interface, features)
         for cable in cables:
             with in_netns(self._hosts[cable.host]):
-                set_features(cable.nic, CABLE_HOST[wire or cable.wire])
+                set_features(cable.nic, host_features(wire or cable.wire))
+
+    def set_receive(self, cable: CablePlan, offloads: Offloads) -> None:
+        """Fit the switch's end of a running cable to what its NIC may take as one."""
+        with in_netns(self._fabric):
+            set_features(cable.interface, fabric_features(cable.wire, offloads))
+
+    def add_classifier(self, cable: CablePlan) -> int:
+        """Give the NIC of a cable its receive side: the descriptor of its registers, which the caller closes."""
+        with in_netns(self._fabric), IPRoute() as ip:
+            return attach_classifier(ip, index_of(ip, cable.interface))
 
     def _add_cable(self, ip: Any, cable: CablePlan, host: HostPlan) -> None:
-        nic = next(nic for nic in host.nics if nic.name == cable.nic)
+        nic = nic_of(cable, {cable.host: host})
         ip.link(
             "add",
             ifname=cable.interface,
             kind="veth",
             mtu=nic.mtu,
+            num_tx_queues=nic.queues,
+            num_rx_queues=1,
             peer={
                 "ifname": cable.nic,
                 "net_ns_fd": self._hosts[cable.host],
                 "address": nic.mac,
                 "mtu": nic.mtu,
+                "num_rx_queues": nic.queues,
+                "num_tx_queues": 1,
             },
         )
-        set_features(cable.interface, CABLE_FABRIC[cable.wire])
+        set_features(cable.interface, fabric_features(cable.wire, nic.offloads))
         index = index_of(ip, cable.interface)
         ip.link("set", index=index, master=index_of(ip, cable.switch_interface), state="up")
 
@@ -118,24 +138,16 @@ class Wiring:
                 with in_netns(self._hosts[cable.host]), IPRoute() as ip:
                     index = index_of(ip, cable.nic)
                     attach_hardware(ip, index, transmit, receive)
-                    set_features(cable.nic, CABLE_HOST[cable.wire])
+                    set_features(cable.nic, host_features(cable.wire))
                     ip.link("set", index=index, state="up")
         finally:
             os.close(transmit)
             os.close(receive)
 
 
-def attach_hardware(ip: Any, index: int, transmit: int, receive: int) -> None:
-    """Attach a NIC's programs, nic_tx and nic_rx by their descriptors, to the interface ``index``."""
-    ip.tc("add", "clsact", index)
-    _attach(ip, index, _CLSACT_EGRESS, transmit, "nic_tx")
-    _attach(ip, index, _CLSACT_INGRESS, receive, "nic_rx")
-
-
-def _attach(ip: Any, index: int, parent: int, program: int, name: str) -> None:
-    ip.tc(
-        "add-filter", "bpf", index, ":1", fd=program, name=name, parent=parent, classid=1, direct_action=True
-    )
+def nic_of(cable: CablePlan, hosts: Mapping[str, HostPlan]) -> NicPlan:
+    """The NIC at a cable's end."""
+    return next(nic for nic in hosts[cable.host].nics if nic.name == cable.nic)
 
 
 def _add_switch(ip: Any, name: str) -> None:

@@ -7,6 +7,7 @@ families and every kind of copy is a matter of one line. Five network namespaces
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import select
 from collections.abc import Iterator
@@ -32,8 +33,8 @@ from testbed.switch.uplink import Uplink
 from testbed.teaming.team import TeamStage
 from testbed.topology.schema import Wire
 from testbed.wiring import sysctl, tap
-from testbed.wiring.fabric import attach_hardware
 from testbed.wiring.guest import GSO_MAX_SIZE
+from testbed.wiring.hardware import attach_hardware
 
 VSID = 5001
 CAS = {4: ("10.0.0.5", "10.0.0.6"), 6: ("fd00::5", "fd00::6")}
@@ -199,7 +200,8 @@ def _switch(
             NicStage(state),
         ]
         path = Datapath(state, Pipeline(stages), lambda _: None)
-        for each, drain in ((port, path.drain_port), (uplink, path.drain_uplink)):
+        from_wire = functools.partial(path.drain_uplink, queue=uplink.queues[0])
+        for each, drain in ((port, path.drain_port), (uplink, from_wire)):
             number = each.descriptor if isinstance(each, Port) else each.fileno()
             ready[number] = (drain, each)
             poll.register(number, select.EPOLLIN)

@@ -15,13 +15,14 @@ from typing import Any
 
 from support.frames import ip, mac
 from testbed.host.worker import FILTERS, build_pipeline
+from testbed.nic.offloads import Offloads
 from testbed.switch.datapath import Datapath
 from testbed.switch.drops import Drop
 from testbed.switch.extensions.api import Extension
 from testbed.switch.extensions.stack import Stack
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
-from testbed.switch.uplink import Uplink
+from testbed.switch.uplink import Queue, Uplink
 from testbed.topology.plan import NOWHERE, CustomerRoute, HostPolicy, LookupRecord, ProviderAddress
 from testbed.topology.schema import WnvMode
 from testbed.wnv.filter import WnvFilter
@@ -128,10 +129,13 @@ class MemoryUplink(Uplink):
     def __init__(self, name: str, mac: bytes) -> None:
         self.name, self.mac, self.mtu, self.wnv_binding = name, mac, 1500, False
         self.socket, self.cable = _pair()
-        self.receive_into = self.socket.recv_into
+        self.queues = [Queue(0, self.socket)]
+        self.offloads = Offloads().changed({"rx-checksum": False})  # frames of tests have what they have
         self.send = self._take
         self.flows = {}
-        self.rx_packets = self.rx_bytes = self.tx_packets = self.tx_bytes = 0
+        self.tx_packets = self.tx_bytes = self.tx_lso_packets = self.tx_lso_segments = 0
+        self.tx_software_segments = self.tx_software_checksums = 0
+        self.rx_rsc_packets = self.rx_rsc_segments = 0
         self.sent: list[tuple[bytes, bytes]] = []
         self.error: OSError | None = None
 
@@ -256,7 +260,7 @@ class MemorySwitch:
         """A packet arrives at the NIC."""
         before = self._before()
         self.nic.cable.send(vnet + frame)
-        self.datapath.drain_uplink(self.nic)
+        self.datapath.drain_uplink(self.nic, self.nic.queues[0])
         return self._since(before)
 
     def neighbor(self, next_hop: str, mac: bytes | None) -> Seen:

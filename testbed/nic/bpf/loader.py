@@ -12,8 +12,6 @@ from pathlib import Path
 from testbed.errors import MachineLacks
 
 _OBJECTS = Path(__file__).parent
-# struct bpf_prog_info (linux/bpf.h): its first bytes, and where two of its members lie
-_PROGRAM_INFO, _NR_MAP_IDS, _MAP_IDS = 80, 52, 56
 
 
 @cache
@@ -34,9 +32,6 @@ def _libbpf() -> ctypes.CDLL:
         ("bpf_object__find_program_by_name", pointer, [pointer, text]),
         ("bpf_program__fd", ctypes.c_int, [pointer]),
         ("bpf_object__find_map_fd_by_name", ctypes.c_int, [pointer, text]),
-        ("bpf_prog_get_fd_by_id", ctypes.c_int, [ctypes.c_uint32]),
-        ("bpf_map_get_fd_by_id", ctypes.c_int, [ctypes.c_uint32]),
-        ("bpf_obj_get_info_by_fd", ctypes.c_int, [ctypes.c_int, pointer, pointer]),
         ("libbpf_set_print", pointer, [pointer]),
     ):
         function = getattr(lib, name)
@@ -63,28 +58,6 @@ def load_with_map(object_name: str, program: str, name: str) -> tuple[int, int]:
         if found < 0:
             raise MachineLacks(f"the eBPF object holds no map {name}: install testbed again")
         return _program(lib, handle, program), os.dup(found)
-
-
-def map_of(program_id: int) -> int:
-    """File descriptor of the one map of a loaded program, which the caller closes. Raises OSError."""
-    lib = _libbpf()
-    program = _checked(lib.bpf_prog_get_fd_by_id(program_id))
-    try:
-        identities = (ctypes.c_uint32 * 1)()
-        info = ctypes.create_string_buffer(_PROGRAM_INFO)
-        ctypes.c_uint32.from_buffer(info, _NR_MAP_IDS).value = 1
-        ctypes.c_uint64.from_buffer(info, _MAP_IDS).value = ctypes.addressof(identities)
-        size = ctypes.c_uint32(_PROGRAM_INFO)
-        _checked(lib.bpf_obj_get_info_by_fd(program, info, ctypes.byref(size)))
-    finally:
-        os.close(program)
-    return _checked(lib.bpf_map_get_fd_by_id(identities[0]))
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        raise OSError(-result, os.strerror(-result))
-    return result
 
 
 @contextmanager
