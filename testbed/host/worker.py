@@ -335,6 +335,9 @@ class Worker:
         for uplink in self.state.uplinks.values():
             if overruns := uplink.overruns():
                 drops[NIC, uplink.name, 0, Drop.RX_OVERRUN] = overruns
+            if refused := uplink.refused():
+                key = NIC, uplink.name, 0, Drop.TX_REFUSED
+                drops[key] = drops.get(key, 0) + refused
         counters = collect(
             self.state.events.host,
             self.state.ports.values(),

@@ -104,7 +104,20 @@ class Datapath:
     # ---- hot path -------------------------------------------------------------------------
 
     def drain_port(self, port: Port) -> None:
-        """Take up to a batch of packets from a VM."""
+        """Take up to a batch of packets from a VM, and let what the NICs have kept of it go."""
+        self._take_from_vm(port)
+        self._flush()
+
+    def drain_uplink(self, uplink: Uplink, queue: Queue) -> None:
+        """Take up to a batch of frames from a receive queue of a NIC."""
+        self._take_from_wire(uplink, queue)
+        self._flush()
+
+    def _flush(self) -> None:
+        for uplink in self.state.uplinks.values():
+            uplink.flush()
+
+    def _take_from_vm(self, port: Port) -> None:
         data, parts = self._buffer.data, self._buffer.from_vm
         descriptor, flows = port.descriptor, port.flows
         readv, key_ipv4 = os.readv, _key_ipv4
@@ -126,8 +139,7 @@ class Datapath:
             else:
                 action(end)
 
-    def drain_uplink(self, uplink: Uplink, queue: Queue) -> None:
-        """Take up to a batch of frames from a receive queue of a NIC."""
+    def _take_from_wire(self, uplink: Uplink, queue: Queue) -> None:
         buffer = self._buffer
         data, view = buffer.data, buffer.from_wire
         receive_into, flows = queue.receive_into, uplink.flows
@@ -393,6 +405,7 @@ class Datapath:
                 count(self.drops, WNV, source, port.vsid, Drop.PA_UNREACHABLE, copies)
             else:
                 self._first_from_vm(port, None, self._buffer.restore(INNER, vnet, frame), next_hop)
+        self._flush()
 
 
 def _key_inspected(data: bytearray, at: int) -> Key | None:

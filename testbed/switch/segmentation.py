@@ -20,10 +20,11 @@ from testbed.switch.uplink import Uplink
 FRAMES = 64  # that one system call sends
 _HEAD = 256  # bytes for a vnet header and all headers of a frame
 _IOVEC, _MESSAGE = struct.Struct("=QQQQ"), struct.Struct("=QQQQQQQII")  # two of a frame; struct mmsghdr
-_u16, _u32 = struct.Struct("!H").pack_into, struct.Struct("!I").pack_into
+_u16 = struct.Struct("!H").pack_into
 _pair = struct.Struct("!HH").pack_into
 _FIN_PSH, _CWR = 0x09, 0x80
 _TCP, _TCP_CHECKSUM = 6, 16
+_ID, _CHECKSUM, _SEQUENCE, _FLAGS = 4, 10, 4, 13  # where they are in an IPv4 and in a TCP header
 
 
 class _Cut(NamedTuple):
@@ -39,12 +40,66 @@ class _Cut(NamedTuple):
     flags: int
 
 
+class _Heads:
+    """Headers of segments with one length of payload: what is the same in them, and how to fill in the rest.
+
+    One packing writes a whole head: the fields that differ, and the constant bytes between them.
+    """
+
+    def __init__(self, cut: _Cut, length: int) -> None:
+        head = bytearray(VNET) + cut.template
+        self.size = len(head)
+        size = len(cut.template) + length
+        self.headers = [
+            (VNET + at, *numbered)
+            for at in (cut.outer, cut.inner)
+            if at and (numbered := _length(head, VNET + at, size - at))
+        ]
+        inner, tcp = VNET + cut.inner, VNET + cut.tcp
+        ipv4 = head[inner] >> 4 == 4
+        pseudo = head[inner + 12 : inner + 20] if ipv4 else head[inner + 8 : inner + 40]
+        _u16(head, tcp + _TCP_CHECKSUM, ones_sum(pseudo, _TCP + size - cut.tcp))
+        VNET_HEADER.pack_into(head, 0, NEEDS_CSUM, 0, 0, 0, cut.tcp, _TCP_CHECKSUM)
+        self._constant: list[bytes] = []
+        form, at = "!", 0
+        fields = [(at + offset, "H", 2) for at, *_ in self.headers for offset in (_ID, _CHECKSUM)]
+        for place, kind, width in (*fields, (tcp + _SEQUENCE, "I", 4), (tcp + _FLAGS, "B", 1)):
+            self._constant.append(bytes(head[at:place]))
+            form += f"{place - at}s{kind}"
+            at = place + width
+        self._constant.append(bytes(head[at:]))
+        self._pack = struct.Struct(form + f"{len(head) - at}s").pack_into
+
+    def write(self, to: bytearray, place: int, number: int, sequence: int, flags: int) -> None:
+        """The head of segment ``number``."""
+        parts = self._constant
+        if len(self.headers) == 2:
+            (_, first, rest), (_, first_inner, rest_inner) = self.headers
+            outer, inner = _numbered(first, number), _numbered(first_inner, number)
+            self._pack(
+                to, place,
+                parts[0], outer, parts[1], _folded(rest + outer),
+                parts[2], inner, parts[3], _folded(rest_inner + inner),
+                parts[4], sequence, parts[5], flags, parts[6],
+            )  # fmt: skip
+            return
+        values: list[bytes | int] = []
+        for position, (_, first, rest) in enumerate(self.headers):
+            identification = _numbered(first, number)
+            values += (
+                parts[2 * position],
+                identification,
+                parts[2 * position + 1],
+                _folded(rest + identification),
+            )
+        self._pack(to, place, *values, parts[-3], sequence, parts[-2], flags, parts[-1])
+
+
 class Segmenter:
-    """Cuts the super-packet in a worker's buffer. ``completes``: checksums too, else the NIC does that."""
+    """Cuts the super-packet in a worker's buffer. Its frames' checksums are left to the kernel's software."""
 
     def __init__(self, buffer: FrameBuffer) -> None:
         self._data = buffer.data
-        self._view = buffer.view
         self._base = ctypes.addressof((ctypes.c_char * SIZE).from_buffer(buffer.data))
         self._heads = bytearray(FRAMES * _HEAD)
         heads = ctypes.addressof((ctypes.c_char * len(self._heads)).from_buffer(self._heads))
@@ -58,36 +113,31 @@ class Segmenter:
             vector = iovecs + position * _IOVEC.size
             _MESSAGE.pack_into(self._messages, position * _MESSAGE.size, 0, 0, vector, 2, 0, 0, 0, 0, 0)
         self._sendmmsg = ctypes.CDLL(None, use_errno=True).sendmmsg
-        self._head = bytearray()
-        self._outer: tuple[int, int] | None = None
-        self._inner: tuple[int, int] | None = None
-        self._tcp_sum = 0
         self._sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
 
-    def send(self, uplink: Uplink, header: bytes, end: int, *, completes: bool) -> tuple[int, int]:
+    def send(self, uplink: Uplink, header: bytes, end: int) -> tuple[int, int]:
         """Send the super-packet that ends at ``end`` as frames; how many were sent, and how many were not.
 
         header: outer headers and inner MACs, or nothing; its IPv4 length and checksum are filled in.
         """
         cut = self._cut(header, end)
-        payload, count = cut.payload, 0
-        pieces = range(payload, end, cut.mss) if payload < end else range(payload, payload + 1)
-        last = len(pieces) - 1
-        self._cut_headers(cut, min(cut.mss, end - payload), completes=completes)
-        sent = 0
-        for number, at in enumerate(pieces):
-            length = cut.mss if number < last else end - at
-            if number == last and number:
-                self._cut_headers(cut, length, completes=completes)
-            self._frame(cut, number, count, at, length, last=number == last, completes=completes)
-            count += 1
-            if count == FRAMES or number == last:
-                done = self._flush(uplink, count)
-                sent += done
-                if done < count:
-                    break
-                count = 0
-        return sent, len(pieces) - sent
+        starts = range(cut.payload, max(end, cut.payload + 1), cut.mss)
+        last, sent = len(starts) - 1, 0
+        full = _Heads(cut, min(cut.mss, end - cut.payload))
+        for begin in range(0, last + 1, FRAMES):
+            some = starts[begin : begin + FRAMES]
+            for slot, at in enumerate(some):
+                number = begin + slot
+                if number < last:
+                    self._frame(cut, full, number, slot, at, cut.mss, cut.flags & ~_FIN_PSH)
+                else:
+                    heads = _Heads(cut, end - at) if end - at != cut.mss and number else full
+                    self._frame(cut, heads, number, slot, at, end - at, cut.flags)
+            done = self._flush(uplink, len(some))
+            sent += done
+            if done < len(some):
+                break
+        return sent, last + 1 - sent
 
     def _cut(self, header: bytes, end: int) -> _Cut:
         data = self._data
@@ -110,64 +160,21 @@ class Segmenter:
             flags=inner[start + 13],
         )
 
-    def _cut_headers(self, cut: _Cut, length: int, *, completes: bool) -> None:
-        """Headers of all segments with ``length`` bytes of payload, but for what differs in each."""
-        head = self._head = bytearray(VNET) + cut.template
-        size = len(cut.template) + length
-        self._outer = _length(head, VNET + cut.outer, size - cut.outer) if cut.outer else None
-        inner, tcp = VNET + cut.inner, VNET + cut.tcp
-        self._inner = _length(head, inner, size - cut.inner)
-        pseudo = head[inner + 12 : inner + 20] if self._inner else head[inner + 8 : inner + 40]
-        partial = ones_sum(pseudo, _TCP + size - cut.tcp)
-        if completes:
-            head[tcp + _TCP_CHECKSUM : tcp + _TCP_CHECKSUM + 2] = bytes(2)
-            head[tcp + 4 : tcp + 8] = bytes(4)
-            head[tcp + 13] = 0
-            self._tcp_sum = ones_sum(head[tcp:], partial)
-        else:
-            _u16(head, tcp + _TCP_CHECKSUM, partial)
-            VNET_HEADER.pack_into(head, 0, NEEDS_CSUM, 0, 0, 0, cut.tcp, _TCP_CHECKSUM)
-
     def _frame(
-        self, cut: _Cut, number: int, slot: int, at: int, length: int, *, last: bool, completes: bool
+        self, cut: _Cut, heads: _Heads, number: int, slot: int, at: int, length: int, flags: int
     ) -> None:
-        """One frame's headers, and where its two parts are."""
-        heads, head = self._heads, self._head
-        place = slot * _HEAD
-        heads[place : place + len(head)] = head
-        place += VNET
-        if self._outer:
-            _number(heads, place + cut.outer, number, *self._outer)
-        if self._inner:
-            _number(heads, place + cut.inner, number, *self._inner)
-        flags = cut.flags
-        if not last:
-            flags &= ~_FIN_PSH
-        if number:
-            flags &= ~_CWR
-        tcp = place + cut.tcp
+        """One frame's head, and where its two parts are."""
         sequence = cut.sequence + number * cut.mss & 0xFFFFFFFF
-        _u32(heads, tcp + 4, sequence)
-        heads[tcp + 13] = flags
-        if completes:
-            total = self._tcp_sum + (sequence >> 16) + (sequence & 0xFFFF) + flags
-            _u16(heads, tcp + _TCP_CHECKSUM, ones_sum(self._view[at : at + length], total) ^ 0xFFFF)
+        heads.write(self._heads, slot * _HEAD, number, sequence, flags & ~_CWR if number else flags)
         _IOVEC.pack_into(
-            self._iovecs,
-            slot * _IOVEC.size,
-            self._head_addresses[slot],
-            len(head),
-            self._base + at,
-            length,
+            self._iovecs, slot * 32, self._head_addresses[slot], heads.size, self._base + at, length
         )
 
     def _flush(self, uplink: Uplink, count: int) -> int:
         """How many frames the NIC took."""
+        uplink.flush()  # what came before
         at, left = self._messages_at, count
-        while left:
-            done = self._sendmmsg(uplink.fileno(), at, left, 0)
-            if done <= 0:
-                break
+        while left and (done := self._sendmmsg(uplink.fileno(), at, left, 0)) > 0:
             at += done * _MESSAGE.size
             left -= done
         return count - left
@@ -176,29 +183,22 @@ class Segmenter:
 def _length(head: bytearray, at: int, size: int) -> tuple[int, int] | None:
     """Write the length of an IP packet of ``size`` bytes into its header at ``at``.
 
-    Of IPv4 the identification and the sum of all else in the header, for :func:`_number`.
+    Of IPv4 the identification, and the sum of all else in the header; of IPv6, which has neither, None.
     """
     if head[at] >> 4 == 6:
         _u16(head, at + 4, size - 40)
         return None
-    identification = int.from_bytes(head[at + 4 : at + 6], "big")
+    identification = int.from_bytes(head[at + _ID : at + _ID + 2], "big")
     _pair(head, at + 2, size, 0)
-    _u16(head, at + 10, 0)
+    _u16(head, at + _CHECKSUM, 0)
     return identification, ones_sum(head[at : at + 4 * (head[at] & 15)])
 
 
-def _number(heads: bytearray, at: int, number: int, first: int, rest: int) -> None:
-    """Identification and checksum of an IPv4 header."""
-    identification = first & 0x8000 | first + number & 0x7FFF
-    _u16(heads, at + 4, identification)
-    total = rest + identification
-    _u16(heads, at + 10, ((total & 0xFFFF) + (total >> 16)) ^ 0xFFFF)
+def _numbered(first: int, number: int) -> int:
+    """The identification of a segment: the lower 15 bits count."""
+    return first & 0x8000 | first + number & 0x7FFF
 
 
-def complete_checksum(buffer: FrameBuffer, end: int) -> None:
-    """Complete the open checksum of the packet in the buffer, which then needs nothing of the NIC."""
-    _, _, _, _, start, offset = VNET_HEADER.unpack_from(buffer.data, READ)
-    at = INNER + start + offset
-    value = ones_sum(buffer.view[INNER + start : end]) ^ 0xFFFF
-    _u16(buffer.data, at, value or 0xFFFF if offset == 6 else value)  # 0 is "none" in UDP (RFC 768)
-    buffer.vnet[:] = bytes(VNET)
+def _folded(total: int) -> int:
+    """The checksum that a sum of 16-bit words becomes."""
+    return (total & 0xFFFF) + (total >> 16) ^ 0xFFFF

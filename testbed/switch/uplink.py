@@ -6,12 +6,16 @@ import errno
 import itertools
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from testbed.nic.offloads import Offloads
 from testbed.packets.checksum import Buffer
-from testbed.switch.buffer import Flows
+from testbed.switch.buffer import VNET, Flows
 from testbed.switch.drops import Drop
+
+if TYPE_CHECKING:
+    from testbed.switch.batch import BatchWriter
 
 # linux/if_packet.h, asm-generic/socket.h: not all are in the socket module
 _SOL_PACKET = 263
@@ -24,6 +28,7 @@ _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 3
 _BUFFER_BYTES = 8 << 20
+LONGEST_IP = 65535
 _groups = itertools.count(1)  # names of fan-out groups: they count for one network namespace
 
 
@@ -49,12 +54,10 @@ def _open(interface: str, group: int = 0) -> socket.socket:
 class Queue:
     """A receive queue of a NIC. ``number``: from 0. ``receive_into``: of the socket that reads it."""
 
-    __slots__ = ("number", "receive_into", "rx_bytes", "rx_packets", "socket")
-
     def __init__(self, number: int, sock: socket.socket) -> None:
         self.number = number
         self.socket = sock
-        self.receive_into = sock.recv_into
+        self.receive_into: Callable[[memoryview], int] = sock.recv_into
         self.rx_packets = self.rx_bytes = 0
 
 
@@ -62,7 +65,11 @@ class Uplink:
     """A NIC as the switch uses it. ``mac``: 6 bytes. ``mtu``: bytes of IP packet on the cable.
 
     ``wnv_binding``: the filter below the switch is bound to it (2012). ``queues``: receive queues.
+    What is given to :meth:`send` may wait for :meth:`flush`.
     """
+
+    _writer: BatchWriter | None = None
+    _refused = 0
 
     def __init__(
         self,
@@ -79,10 +86,10 @@ class Uplink:
         self.mac = mac
         self.mtu = mtu
         self.wnv_binding = wnv_binding
-        self.offloads = offloads or Offloads()
         self.queues = _queues(name, queues)
         self.socket = self.queues[0].socket
-        self.send = self.socket.send
+        self.send: Callable[[memoryview], int] = self.socket.send
+        self.offloads = offloads or Offloads()
         self.flows: Flows = {}
         self.tx_packets = self.tx_bytes = 0
         self.tx_lso_packets = self.tx_lso_segments = 0
@@ -99,11 +106,42 @@ class Uplink:
     def offloads(self, offloads: Offloads) -> None:
         self._offloads = offloads
         self.plain, self.nvgre = offloads.plain, offloads.nvgre
+        self._set_batches(on=not self.nvgre.rsc)
 
     def count_lso(self, payload: int, mss: int) -> None:
         """The NIC is given a super-packet with so many bytes of payload to cut."""
         self.tx_lso_packets += 1
         self.tx_lso_segments += -(-payload // mss) if mss else 1
+
+    def _set_batches(self, *, on: bool) -> None:
+        """Move frames in batches, where they come one by one."""
+        self.flush()
+        if on:
+            from testbed.switch.batch import BatchReader, BatchWriter  # a host that needs none saves it
+
+            frame = VNET + 14 + self.mtu
+            longest = VNET + 14 + LONGEST_IP if self.plain.rsc else frame
+            for queue in self.queues:
+                queue.receive_into = BatchReader(queue.socket, longest).receive_into
+            self._writer = BatchWriter(self.socket, frame)
+            self.send = self._writer.send
+        elif self._writer:
+            for queue in self.queues:
+                queue.receive_into = queue.socket.recv_into
+            self._writer, self.send = None, self.socket.send
+
+    def flush(self) -> None:
+        """Send what is kept for a batch."""
+        if (writer := self._writer) is not None:
+            writer.flush()
+            if writer.refused:
+                self._refused += writer.refused
+                self.tx_packets -= writer.refused
+                writer.refused = 0
+
+    def refused(self) -> int:
+        """Frames of batches that the NIC did not take, since the start."""
+        return self._refused
 
     def fileno(self) -> int:
         """The descriptor of the socket that sends."""
@@ -111,6 +149,7 @@ class Uplink:
 
     def send_parts(self, parts: Sequence[Buffer]) -> None:
         """Send a packet given in pieces, vnet header first. Raises OSError."""
+        self.flush()
         self.socket.sendmsg(parts)
 
     @staticmethod

@@ -103,7 +103,7 @@ class Wiring:
             set_features(cable.interface, fabric_features(cable.wire, offloads))
 
     def add_classifier(self, cable: CablePlan) -> int:
-        """Give the NIC of a cable its receive side: the descriptor of its registers, which the caller closes."""
+        """Give the NIC of a cable its receive side; the descriptor of its registers is the caller's."""
         with in_netns(self._fabric), IPRoute() as ip:
             return attach_classifier(ip, index_of(ip, cable.interface))
 

@@ -40,7 +40,7 @@ def attach_classifier(ip: Any, index: int) -> int:
 
 
 def host_features(wire: Wire) -> dict[str, bool]:
-    """Kernel features of the NIC's end of its cable, by wire alone: what a NIC can do is the switch's business."""
+    """Kernel features of the NIC's end of its cable; what a NIC can do is the switch's business."""
     return dict(CABLE_HOST[wire])
 
 
