@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 # Seconds of a core. Chosen so that ten per cent of one takes some 15,000 frames of 1,500 bytes per second,
 # which every machine that can run a lab can emulate for several processors at once.
-PER_PACKET = 5e-6
-PER_BYTE = 1e-9
+PER_PACKET = 2e-6
+PER_BYTE_RECEIVED = 3e-9  # it is copied into the VM
+PER_BYTE_SENT = 0.5e-9
 PER_SEGMENT = 2e-6  # of segmentation by the switch
 PER_CHECKSUM = 1.5e-6  # completed by the switch
 _SLACK = 0.005  # seconds by which a processor may make up for having been woken late

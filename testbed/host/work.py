@@ -6,7 +6,16 @@ import select
 from collections.abc import Callable
 from functools import partial
 
-from testbed.host.processors import PER_BYTE, PER_CHECKSUM, PER_PACKET, PER_SEGMENT, Job, Processor, Scheduler
+from testbed.host.processors import (
+    PER_BYTE_RECEIVED,
+    PER_BYTE_SENT,
+    PER_CHECKSUM,
+    PER_PACKET,
+    PER_SEGMENT,
+    Job,
+    Processor,
+    Scheduler,
+)
 from testbed.switch.datapath import Datapath
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
@@ -52,7 +61,7 @@ class Work:
         job = Job(
             queue.socket.fileno(),
             drain,
-            lambda: queue.rx_packets * PER_PACKET + queue.rx_bytes * PER_BYTE,
+            lambda: queue.rx_packets * PER_PACKET + queue.rx_bytes * PER_BYTE_RECEIVED,
             processor,
             movable=lambda: uplink.plain.vmq,
         )
@@ -67,7 +76,7 @@ class Work:
         uplinks = self._state.uplinks.values()
         return (
             port.from_vm_packets * PER_PACKET
-            + port.from_vm_bytes * PER_BYTE
+            + port.from_vm_bytes * PER_BYTE_SENT
             + sum(uplink.tx_software_segments for uplink in uplinks) * PER_SEGMENT
             + sum(uplink.tx_software_checksums for uplink in uplinks) * PER_CHECKSUM
         )

@@ -22,7 +22,8 @@ _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _PACKET_VNET_HDR = 15
 _PACKET_FANOUT = 18
-_FANOUT_QUEUE = 5  # PACKET_FANOUT_QM: by the queue on which the frame came
+# PACKET_FANOUT_QM: by the queue on which the frame came. A group has its own say on outgoing frames.
+_FANOUT_QUEUE = 5 | 0x4000
 _PACKET_IGNORE_OUTGOING = 23
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
@@ -104,6 +105,7 @@ class Uplink:
 
     @offloads.setter
     def offloads(self, offloads: Offloads) -> None:
+        """Take over other settings."""
         self._offloads = offloads
         self.plain, self.nvgre = offloads.plain, offloads.nvgre
         self._set_batches(on=not self.nvgre.rsc)

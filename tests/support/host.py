@@ -15,8 +15,8 @@ import pytest
 
 from support.switch import MemoryUplink, nic_mac, policy
 from testbed.channel import pair
+from testbed.host import nics as nics_module
 from testbed.host import provider
-from testbed.host import worker as worker_module
 from testbed.host.agent import Agent
 from testbed.host.pa.addresses import AddressState
 from testbed.host.worker import Worker
@@ -115,7 +115,7 @@ def plan(of: HostPolicy | None = None, **changes: Any) -> HostPlan:
 def memory_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHost]:
     """A host that is not configured yet."""
     monkeypatch.setattr(provider, "PaSpace", MemoryPaSpace)
-    monkeypatch.setattr(worker_module, "Uplink", _uplink)
+    monkeypatch.setattr(nics_module, "Uplink", _uplink)
     control, channel = pair()
     channel.socket.settimeout(None)
     worker = Worker(channel)
@@ -140,7 +140,7 @@ def memory_host(monkeypatch: pytest.MonkeyPatch) -> Iterator[MemoryHost]:
         assert not thread.is_alive(), "the worker does not end with its channel"
 
 
-def _uplink(name: str, mac: bytes, mtu: int, *, wnv_binding: bool) -> MemoryUplink:
+def _uplink(name: str, mac: bytes, mtu: int, *, wnv_binding: bool, **_: object) -> MemoryUplink:
     uplink = MemoryUplink(name, mac)
     uplink.mtu, uplink.wnv_binding = mtu, wnv_binding
     return uplink

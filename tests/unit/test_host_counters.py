@@ -51,7 +51,10 @@ def test_every_record_says_when_and_of_which_host() -> None:
         "to_vm_bytes",
         "suppressed_claims",
     }
-    assert set(records(found, "nic")["nic1"]) == {"rx_packets", "rx_bytes", "tx_packets", "tx_bytes"}
+    assert set(records(found, "nic")["nic1"]) == {
+        *("rx_packets", "rx_bytes", "tx_packets", "tx_bytes", "tx_lso_packets", "tx_lso_segments"),
+        *("tx_software_segments", "tx_software_checksums", "rx_rsc_packets", "rx_rsc_segments"),
+    }
     assert records(found, "worker")["worker-0"]["cpu_seconds"] > 0
 
 

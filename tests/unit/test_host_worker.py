@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from testbed.channel import Channel, pair
 from testbed.errors import BadInput
 from testbed.host.worker import Worker
+from testbed.topology.plan import NicPlan
 
 
 class Ends:
@@ -42,12 +44,13 @@ CONFIGURE = {
     "flow_entropy": True,
     "extensions": [],
     "active_nic": "nic1",
+    "processors": {"count": 1, "budget": 0.0},
 }
 
 
 def test_an_order_that_fails_is_answered_and_the_worker_lives(ends: Ends) -> None:
-    nic = {"name": "nowhere0", "mac": "02:00:00:00:00:01", "mtu": 1500, "wnv_binding": False}
-    assert ends.order("add-nic", **nic)["error"].startswith("add-nic: ")
+    nic = NicPlan("nowhere0", "02:00:00:00:00:01", 1500)
+    assert ends.order("add-nic", **msgspec.to_builtins(nic))["error"].startswith("add-nic: ")
     counters = ends.order("counters")["result"]
     assert [each["kind"] for each in counters] == ["worker"]
 

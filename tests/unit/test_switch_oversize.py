@@ -132,6 +132,9 @@ def _direct(frame: bytes, header: bytes, pa_size: int) -> tuple[bool, bool]:
         name, mtu, tx_packets, tx_bytes = "nic1", 1500, 0, 0
         send = staticmethod(sent.append)
 
+        def count_lso(self, payload: int, mss: int) -> None:
+            pass
+
     buffer = FrameBuffer()
     end = INNER + len(frame)
     buffer.vnet[:] = header
