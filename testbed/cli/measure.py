@@ -134,6 +134,8 @@ def _clock(seconds: float) -> str:
 @click.option("--streams", default=1, show_default=True, type=click.IntRange(1, 128))
 @click.option("--repeat", default=5, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--wire", type=click.Choice(["frames", "aggregated"]), help="Switch the cables meanwhile.")
+@click.option("--nic", "profile", metavar="PROFILE", help="The NICs on the path are of it meanwhile.")
+@click.option("--guest-lso", type=bool, help="Whether the VMs hand over super-packets meanwhile.")
 @click.option("--baseline", type=click.Choice(["vxlan"]), help="Measure this in alternation.")
 @format_option
 def bench(
@@ -144,6 +146,8 @@ def bench(
     streams: int,
     repeat: int,
     wire: Any,
+    profile: str | None,
+    guest_lso: bool | None,
     baseline: Any,
     output: str,
 ) -> None:
@@ -158,6 +162,8 @@ def bench(
             target,
             wire,
             baseline,
+            profile=profile,
+            guest_lso=guest_lso,
             seconds=seconds,
             streams=streams,
             repeat=repeat,

@@ -178,12 +178,16 @@ class Agent:
         return {"port": self._ports[name], "before": before}
 
     def _set_nic(self, message: Message) -> Message:
-        """Switch offloads of a NIC and set its RSS, checked whole first. What is not named stays."""
+        """Switch offloads of a NIC and set its RSS, checked whole first. What is not named stays.
+
+        ``base``: what the NIC is from now on, before ``offloads`` are switched.
+        """
         known = {nic["name"]: nic for nic in self._link.order("nics")}
         name = message["name"]
         if name not in known:
             raise BadInput(f"there is no NIC {name!r}: one of {', '.join(known) or 'none'}")
-        offloads = msgspec.convert(known[name]["offloads"], Offloads).changed(message["offloads"])
+        base = message.get("base") or known[name]["offloads"]
+        offloads = msgspec.convert(base, Offloads).changed(message["offloads"])
         plain = msgspec.to_builtins(offloads)
         self._link.order("set-nic", name=name, offloads=plain, rss=message["rss"])
         self._events.add("nic-change", name, **message["offloads"])

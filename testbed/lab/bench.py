@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import os
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import BadInput
+from testbed.lab import nic as nics
 from testbed.lab.inspect import processes
 from testbed.lab.lab import FABRIC, Lab
+from testbed.namespaces import in_netns
+from testbed.nic.features import guest_features, set_features
 from testbed.perf.bench import Baseline, BenchPath, Progress, bench
 from testbed.topology.plan import CablePlan, VmPlan
 from testbed.topology.schema import Wire
@@ -24,6 +28,8 @@ def run(
     wire: Wire | None,
     baseline: Baseline | None,
     *,
+    profile: str | None = None,
+    guest_lso: bool | None = None,
     seconds: int,
     streams: int,
     repeat: int,
@@ -32,11 +38,16 @@ def run(
     """The result of :func:`testbed.perf.bench.bench` with the keys "from", "to" and "wire" added.
 
     Without ``source`` and ``target``: the first two VMs of one subnet on different hosts.
-    ``wire`` switches the cables for the measurement and back.
+    ``wire``, ``profile`` (of the NICs on the path) and ``guest_lso`` are switched for the measurement
+    and back; the baseline has the same wire, guests and coalescing.
     """
     client, server = _choose(lab, source, target)
-    with _wired(lab, client, server, wire) as on_wire:
+    with contextlib.ExitStack() as stack:
+        coalesces = stack.enter_context(_nics(lab, {client.host, server.host}, profile))
+        on_wire = stack.enter_context(_wired(lab, client, server, wire))
+        lso = stack.enter_context(_guests(lab, (client, server), guest_lso))
         path = path_between(lab, client, server, "wnv", on_wire)
+        path = dataclasses.replace(path, guest_lso=lso, coalesces=coalesces)
         result = bench(path, baseline, seconds=seconds, streams=streams, repeat=repeat, progress=progress)
     return {"from": client.name, "to": server.name, "wire": on_wire, **result}
 
@@ -85,6 +96,50 @@ def _switch_seconds(lab: Lab, hosts: set[str]) -> float:
             fields = stat[stat.rindex(")") + 2 :].split()
             ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def _nics(lab: Lab, hosts: set[str], profile: str | None) -> Iterator[bool]:
+    """The active NICs of some hosts are of a profile meanwhile. Whether they join what comes encapsulated."""
+    from testbed.topology.profiles import Profiles
+    from testbed.topology.schema import Nic
+
+    active = [(host.name, host.active_nic) for host in lab.plan.hosts if host.name in hosts]
+    if profile is None:
+        yield all(
+            {"nvgre", "rsc", "nvgre-rsc"} <= {*each["offloads"]["enabled"]}
+            for host, name in active
+            for each in nics.show(lab, host)
+            if each["name"] == name
+        )
+        return
+    wanted = Profiles(Path.cwd()).offloads(Nic(name="nic", profile=profile))
+    before = []
+    try:
+        for host, name in active:
+            before.append((host, name, nics.replace(lab, host, name, wanted)))
+        yield wanted.nvgre.rsc
+    finally:
+        for host, name, offloads in before:
+            nics.replace(lab, host, name, offloads)
+
+
+@contextlib.contextmanager
+def _guests(lab: Lab, vms: tuple[VmPlan, ...], lso: bool | None) -> Iterator[bool]:
+    """Whether the VMs may hand over super-packets meanwhile."""
+    planned = all(vm.vnics[0].lso for vm in vms)
+    if lso is None:
+        yield planned
+        return
+    try:
+        for vm in vms:
+            with in_netns(lab.netns(vm.name)):
+                set_features(vm.vnics[0].interface, guest_features(lso=lso))
+        yield lso
+    finally:
+        for vm in vms:
+            with in_netns(lab.netns(vm.name)):
+                set_features(vm.vnics[0].interface, guest_features(lso=vm.vnics[0].lso))
 
 
 @contextlib.contextmanager

@@ -54,6 +54,19 @@ def change(
         wiring.set_receive(cables[name], now)
 
 
+def replace(lab: Lab, host: str, name: str, offloads: Offloads) -> Offloads:
+    """Make a NIC another one, with these capabilities and settings; what it was before."""
+    from testbed.wiring.fabric import Wiring
+
+    nic = next(each for each in show(lab, host) if each["name"] == name)
+    _install(lab, host, nic, offloads)
+    base = msgspec.to_builtins(offloads)
+    lab.ask(host, "set-nic", name=name, base=base, offloads={}, rss={})
+    cable = next(cable for cable in _cables(lab, host) if cable.nic == name)
+    Wiring(lab.netns(FABRIC), {}).set_receive(cable, offloads)
+    return _offloads(nic)
+
+
 def _install(lab: Lab, host: str, nic: Message, offloads: Offloads | None = None) -> None:
     from testbed.wiring.fabric import Wiring
 

@@ -68,6 +68,11 @@ CABLE_FABRIC: Mapping[Wire, Mapping[str, bool]] = {
 """Features of the end of a cable that is the switch port, by wire."""
 
 
+def guest_features(*, lso: bool) -> dict[str, bool]:
+    """Features of a guest's adapter, a TAP or veth device, by whether it may hand over super-packets."""
+    return dict.fromkeys(_TSO[:3], lso) | {"tx-generic-segmentation": lso}
+
+
 def _ioctl_socket() -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 

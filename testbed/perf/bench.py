@@ -31,7 +31,8 @@ class BenchPath:
 
     client, server: descriptors of the guests' network namespaces. server_address: IPv4 or IPv6.
     switch_cpu_seconds: CPU time of the switch processes so far. mtu: the guests', bytes of IP
-    packet. wire: of the cables on the way.
+    packet. wire: of the cables on the way. guest_lso: the guests hand over super-packets.
+    coalesces: the NICs join what comes through the tunnel.
     """
 
     name: str
@@ -41,6 +42,8 @@ class BenchPath:
     switch_cpu_seconds: Callable[[], float]
     mtu: int
     wire: Wire
+    guest_lso: bool = True
+    coalesces: bool = True
 
 
 def bench(
@@ -65,7 +68,9 @@ def bench(
     with contextlib.ExitStack() as stack:
         paths = [ours]
         if baseline:
-            lab = stack.enter_context(VxlanLab(mtu=ours.mtu, wire=ours.wire))
+            lab = stack.enter_context(
+                VxlanLab(mtu=ours.mtu, wire=ours.wire, guest_lso=ours.guest_lso, coalesces=ours.coalesces)
+            )
             paths.append(_baseline_path(baseline, lab, ip_address(ours.server_address).version))
         pairs = alternate(paths, seconds=seconds, streams=streams, repeat=repeat, progress=progress)
     runs = [run for pair in pairs for run in pair]

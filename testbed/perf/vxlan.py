@@ -22,7 +22,7 @@ from typing import Any, Self
 
 from testbed.errors import BadInput, LabError, MachineLacks
 from testbed.namespaces import in_netns, new_netns
-from testbed.nic.features import CABLE_FABRIC, CABLE_HOST, set_features
+from testbed.nic.features import CABLE_FABRIC, CABLE_HOST, guest_features, set_features
 from testbed.topology.schema import Wire
 
 OVERHEAD = 50  # inner Ethernet 14 + VXLAN 8 + UDP 8 + IPv4 20: what a guest's IP packet grows by
@@ -56,16 +56,27 @@ class VxlanLab:
 
     ``client``, ``server``: descriptors of the guests' namespaces; ``hosts``, ``fabric``: of the
     others. ``fabric_ports``: names of the switch ports. ``mtu``: the guests', bytes of IP packet.
+    ``guest_lso``: guests hand over super-packets. ``coalesces``: the hosts' NICs join frames.
     """
 
     fabric_ports = ("p0", "p1")
 
-    def __init__(self, *, mtu: int = 1458, wire: Wire = "frames", gso_max_size: int = GSO_MAX_SIZE) -> None:
+    def __init__(
+        self,
+        *,
+        mtu: int = 1458,
+        wire: Wire = "frames",
+        gso_max_size: int = GSO_MAX_SIZE,
+        guest_lso: bool = True,
+        coalesces: bool = True,
+    ) -> None:
         if not LOWEST_MTU <= mtu <= HIGHEST_MTU:
             raise BadInput(f"the VXLAN baseline: mtu is {mtu}: must be from {LOWEST_MTU} to {HIGHEST_MTU}")
         self.mtu = mtu
         self.wire: Wire = wire
         self.gso_max_size = gso_max_size
+        self._guest_lso = guest_lso
+        self._coalesces = coalesces
         self._open: list[int] = []
 
     @property
@@ -134,9 +145,12 @@ class VxlanLab:
         # last: GRO works only when both ends are up and the fabric's end has its TSO off
         for port, host in zip(self.fabric_ports, self.hosts, strict=True):
             with in_netns(self.fabric):
-                set_features(port, CABLE_FABRIC[self.wire])
+                set_features(port, CABLE_FABRIC[self.wire if self._coalesces else "frames"])
             with in_netns(host):
-                set_features("nic1", CABLE_HOST[self.wire])
+                set_features("nic1", {**CABLE_HOST[self.wire], "rx-gro": self._coalesces})
+        for guest in (self.client, self.server):
+            with in_netns(guest):
+                set_features("eth0", guest_features(lso=self._guest_lso))
 
     def _build_fabric(self, ip: Any) -> None:
         mtu = self.mtu + OVERHEAD
