@@ -23,7 +23,10 @@ def create_adapters(netns: int, vm: VmPlan) -> list[tuple[VnicPlan, int]]:
     with in_netns(netns):
         sysctl.write(sysctl.GUEST)
         sysctl.write(sysctl.announcing_ipv6(on=vm.announce))
-        queues = [(vnic, tap.open_queue(vnic.interface)) for vnic in vm.vnics]
+        queues = [
+            (vnic, tap.open_queue(vnic.interface, lso=vnic.lso, checksum=vnic.tx_checksum))
+            for vnic in vm.vnics
+        ]
         with IPRoute() as ip:
             ip.link("set", index=1, state="up")
             for vnic, _ in queues:

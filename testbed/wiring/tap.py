@@ -22,10 +22,11 @@ _CSUM, _TSO4, _TSO6, _TSO_ECN = 1, 2, 4, 8
 _DEVICE = "/dev/net/tun"
 
 
-def open_queue(interface: str) -> int:
+def open_queue(interface: str, *, lso: bool = True, checksum: bool = True) -> int:
     """Create the TAP device ``interface`` (or take it over) in the calling thread's network namespace.
 
-    Returns the queue's descriptor. Raises MachineLacks without TUN/TAP, OSError.
+    lso, checksum: what the guest may leave to it; the former only with the latter. Returns the queue's
+    descriptor. Raises MachineLacks without TUN/TAP, OSError.
     """
     try:
         descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -36,7 +37,8 @@ def open_queue(interface: str) -> int:
     try:
         flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
         fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
-        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, _CSUM | _TSO4 | _TSO6 | _TSO_ECN)
+        offloads = (_CSUM if checksum else 0) | (_TSO4 | _TSO6 | _TSO_ECN if lso and checksum else 0)
+        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, offloads)
         fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
     except OSError:
         os.close(descriptor)
