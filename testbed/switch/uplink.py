@@ -199,7 +199,7 @@ class Uplink:
 
 
 def _queues(interface: str, count: int) -> list[Queue]:
-    """The kernel numbers the members of a fan-out from 0, and the queues on which frames came from 1."""
+    """One socket for each queue: members of a fan-out are numbered in the order of their joining."""
     if count == 1:
         return [Queue(0, _open(interface))]
     group = next(_groups)
@@ -211,4 +211,4 @@ def _queues(interface: str, count: int) -> list[Queue]:
         for sock in sockets:
             sock.close()
         raise
-    return [Queue(number, sockets[(number + 1) % count]) for number in range(count)]
+    return [Queue(number, sock) for number, sock in enumerate(sockets)]

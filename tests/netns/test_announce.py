@@ -45,6 +45,7 @@ class Cable:
     def __init__(self, netns: int) -> None:
         with in_netns(netns):
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethernet.TYPE_ARP))
+        self.socket.setsockopt(socket.SOL_SOCKET, 33, 4 << 20)  # SO_RCVBUFFORCE: many come at once
         self.socket.bind(("cable", ethernet.TYPE_ARP))
 
     def announcement(self, seconds: float) -> tuple[str, float] | None:

@@ -170,6 +170,7 @@ def configure(host: MemoryHost, **more: Any) -> None:
         "flow_entropy": True,
         "extensions": [],
         "active_nic": "nic1",
+        "processors": {"count": 1, "budget": 0.0},
     }
     order(host, "configure", **{**fields, **more})
 

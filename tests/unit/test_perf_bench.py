@@ -112,7 +112,7 @@ def test_bench_with_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
         "ratio": {"vxlan": 0.85},
     }
     assert measured.calls == [(-1, 1, 2), (7, 1, 2), (-1, 4, 2), (7, 4, 2), (7, 4, 2), (-1, 4, 2)]
-    assert measured.lab == {"mtu": 1458, "wire": "frames"}
+    assert measured.lab == {"mtu": 1458, "wire": "frames", "guest_lso": True, "coalesces": True}
     assert [done for done, _, _ in seen] == list(range(7))
     assert {total for _, total, _ in seen} == {6}
 
