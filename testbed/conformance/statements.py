@@ -7,6 +7,7 @@ from msgspec import Struct
 # Labs, in the order in which they are tried or handed to a check.
 TOPOLOGY = "topology"  # the user's; its place is taken by the others where it lacks what a statement needs
 DEFAULT = "4host"  # the shipped topology
+QUEUED = "nics"  # NICs with several queues and NVGRE task offload, switched off at first
 LEARNER = "learning"  # a DHCP server, a client that has no address
 FEATURES = "features"  # 2012 R2, IPv4 PAs: extensions, gateway, groups, L2Only, VSID 0
 JUMBO = "ipv6-jumbo"  # 2012 R2, IPv6 PAs, jumbo frames
@@ -53,7 +54,7 @@ class Statement(Struct, frozen=True):
     waits_for: str = ""
 
 
-TEAMING, NICS = "teaming", "emulated NICs"
+TEAMING = "teaming"
 
 WIRE = (
     Statement(
@@ -317,22 +318,40 @@ ADAPTERS = (
         40,
         "RSS hashes match the published vectors; NVGRE hashes the inner 4-tuple or the outer 2-tuple.",
         "RSS",
-        waits_for=NICS,
+        "checks_nics.hashes",
+        (QUEUED,),
     ),
     Statement(
         41,
         "VMQ goes by inner destination MAC with NVGRE offload, and by one queue without.",
         "RSS",
-        waits_for=NICS,
+        "checks_nics.queues",
+        (QUEUED,),
     ),
     Statement(
         42,
         "LSOv2 cuts super-packets with right sizes, identifications and checksums.",
         "LSO",
-        waits_for=NICS,
+        "checks_nics.segments",
+        (QUEUED,),
+        choice="Where the NIC cuts, the identification wraps at 16 bits, as the kernel behind it counts; "
+        "where the switch cuts, at 15.",
     ),
-    Statement(43, "A received checksum is good only if both IPv4 headers' are.", "checksum", waits_for=NICS),
-    Statement(44, "NVGRE offloads do nothing until they are switched on.", "offload", waits_for=NICS),
+    Statement(
+        43,
+        "A received checksum is good only if both IPv4 headers' are.",
+        "checksum",
+        "checks_nics.verdicts",
+        (QUEUED,),
+        choice="A frame that is not good is dropped by the host, and does not come to the VM marked as bad.",
+    ),
+    Statement(
+        44,
+        "NVGRE offloads do nothing until they are switched on.",
+        "offload",
+        "checks_nics.inactive",
+        (QUEUED,),
+    ),
 )
 
 STATEMENTS = (*WIRE, *MTU, *SWITCH, *FORWARDING, *NEIGHBORS, *REPLICATION, *LEARNING, *ADAPTERS)
