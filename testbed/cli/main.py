@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING
 import click
 
 from testbed import __version__
-from testbed.cli import conformance, files, labs, machine, measure, migrate, nic, nodes, policy, vm, vmm, vnic
+from testbed.cli import (
+    conformance,
+    files,
+    labs,
+    link,
+    machine,
+    measure,
+    migrate,
+    nic,
+    nodes,
+    policy,
+    vm,
+    vmm,
+    vnic,
+)
 from testbed.errors import TestbedError
 
 if TYPE_CHECKING:
@@ -32,7 +46,7 @@ def cli() -> None:
     """
 
 
-for module in (labs, nodes, policy, vm, vmm, vnic, nic, migrate, measure, conformance, files, machine):
+for module in (labs, nodes, policy, vm, vmm, vnic, nic, link, migrate, measure, conformance, files, machine):
     for command in module.COMMANDS:
         cli.add_command(command)
 

@@ -58,6 +58,8 @@ class Agent:
             "status": lambda _: self._status(),
             "nics": lambda _: {"nics": self._link.order("nics")},
             "set-nic": self._set_nic,
+            "cables": lambda _: {"cables": self._link.order("cables")},
+            "set-cable": self._set_cable,
             "counters": lambda _: {"counters": self._link.order("counters")},
             "events": lambda message: self._take_events(message.get("after")),
             "extension": lambda message: {"result": self._link.order("extension", name=message["name"])},
@@ -71,8 +73,8 @@ class Agent:
                 return Reply(self._attach(message, descriptors))
             if op == "hand-over-port":
                 return self._hand_over(message["name"])
-            if op == "install-nic":
-                self._link.order("install-nic", descriptors, name=message["name"])
+            if op in ("install-nic", "install-cable"):
+                self._link.order(op, descriptors, name=message["name"])
                 return Reply({})
             if op in self._answers:
                 return Reply(self._answers[op](message))
@@ -191,6 +193,13 @@ class Agent:
         plain = msgspec.to_builtins(offloads)
         self._link.order("set-nic", name=name, offloads=plain, rss=message["rss"])
         self._events.add("nic-change", name, **message["offloads"])
+        return {}
+
+    def _set_cable(self, message: Message) -> Message:
+        """Faults of one direction of a NIC's cable, all of them; they have been installed."""
+        fields = {key: message[key] for key in ("name", "way", "faults", "rate")}
+        self._link.order("set-cable", **fields)
+        self._events.add("cable-change", message["name"], way=message["way"], **message["faults"])
         return {}
 
     # ---- questions ------------------------------------------------------------------------

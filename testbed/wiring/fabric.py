@@ -10,6 +10,7 @@ from pyroute2 import IPRoute
 
 from testbed.namespaces import in_netns
 from testbed.nic.bpf import loader
+from testbed.nic.faults import Way
 from testbed.nic.features import set_features
 from testbed.nic.offloads import Offloads
 from testbed.topology.plan import CablePlan, HostPlan, NicPlan, SwitchPlan, TrunkPlan
@@ -17,9 +18,11 @@ from testbed.topology.schema import Wire
 from testbed.wiring import sysctl
 from testbed.wiring.hardware import (
     attach_classifier,
+    attach_faults,
     attach_hardware,
     fabric_features,
     host_features,
+    set_rate,
 )
 
 # Multicast snooping, in 1/100 s. 10 s between queries: a report that got lost is missed that long. 0.1 s for
@@ -37,6 +40,7 @@ _SNOOPING = {
     "br_mcast_membership_intvl": 2010,
     "br_mcast_querier_intvl": 2005,
 }
+_IFF_UP = 0x1  # linux/if.h
 _WITHOUT_DAD = 0x02  # IFA_F_NODAD
 _ROUTER_PORT = 2  # a multicast router is behind the port, for good (MDB_RTR_TYPE_PERM)
 
@@ -96,6 +100,30 @@ class Wiring:
         for cable in cables:
             with in_netns(self._hosts[cable.host]):
                 set_features(cable.nic, host_features(wire or cable.wire))
+
+    def add_faults(self, cable: CablePlan) -> int:
+        """Make a cable one that can be faulty; the descriptor of its faults is the caller's."""
+        with in_netns(self._fabric), IPRoute() as ip:
+            return attach_faults(ip, index_of(ip, cable.interface))
+
+    def set_rate(self, cable: CablePlan, way: Way, bits_per_second: int) -> None:
+        """Shape one direction of a cable at the end that sends; 0: not any more."""
+        netns, name = self._fabric, cable.interface
+        if way == "from-host":
+            netns, name = self._hosts[cable.host], cable.nic
+        with in_netns(netns), IPRoute() as ip:
+            set_rate(ip, index_of(ip, name), bits_per_second)
+
+    def is_up(self, cable: CablePlan) -> bool:
+        """Whether the switch's port is up."""
+        with in_netns(self._fabric), IPRoute() as ip:
+            (found,) = ip.get_links(index_of(ip, cable.interface))
+            return bool(found["flags"] & _IFF_UP)
+
+    def set_up(self, cable: CablePlan, *, up: bool) -> None:
+        """Give the switch's port its carrier, or take it from both ends."""
+        with in_netns(self._fabric), IPRoute() as ip:
+            ip.link("set", index=index_of(ip, cable.interface), state="up" if up else "down")
 
     def set_receive(self, cable: CablePlan, offloads: Offloads) -> None:
         """Fit the switch's end of a running cable to what its NIC may take as one."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Sequence
 from typing import Any
+
+from pyroute2.netlink.exceptions import NetlinkError
 
 from testbed.nic.bpf import loader
 from testbed.nic.features import CABLE_FABRIC, CABLE_HOST
@@ -13,6 +17,8 @@ from testbed.topology.schema import Wire
 # tc handles of the two hooks of clsact (linux/pkt_sched.h)
 _CLSACT_INGRESS = 0xFFFFFFF2
 _CLSACT_EGRESS = 0xFFFFFFF3
+_ROOT = 0xFFFFFFFF
+_BURST, _QUEUE = 70_000, 150_000  # bytes: a super-packet has to fit
 
 
 def attach_hardware(ip: Any, index: int, transmit: int, receive: int) -> None:
@@ -27,16 +33,53 @@ def attach_classifier(ip: Any, index: int) -> int:
 
     The NIC has queue 0 and joins nothing until they are written.
     """
-    program, registers = loader.load_with_map("cable", "cable_rx", "registers")
+    return _with_memory(ip, index, ("cable", "registers"), (("cable_rx", _CLSACT_EGRESS, 20),))
+
+
+def attach_faults(ip: Any, index: int) -> int:
+    """Attach the faults of a cable to its switch's end; the descriptor of their memory."""
+    programs = (("to_host", _CLSACT_EGRESS, 10), ("from_host", _CLSACT_INGRESS, 10))
+    return _with_memory(ip, index, ("faults", "faults"), programs)
+
+
+def _with_memory(
+    ip: Any, index: int, source: tuple[str, str], programs: Sequence[tuple[str, int, int]]
+) -> int:
+    """Attach programs (name, hook, priority: the lowest comes first); the descriptor of their map."""
+    memory, loaded = loader.load_with_map(*source, *(name for name, _, _ in programs))
     try:
-        ip.tc("add", "clsact", index)
-        _attach(ip, index, _CLSACT_EGRESS, program, "cable_rx")
+        _add_clsact(ip, index)
+        for (name, hook, priority), program in zip(programs, loaded, strict=True):
+            _attach(ip, index, hook, program, name, priority)
     except BaseException:
-        os.close(registers)
+        os.close(memory)
         raise
     finally:
-        os.close(program)
-    return registers
+        for program in loaded:
+            os.close(program)
+    return memory
+
+
+def _add_clsact(ip: Any, index: int) -> None:
+    try:
+        ip.tc("add", "clsact", index)
+    except NetlinkError as error:
+        if error.code != errno.EEXIST:  # other programs have it already
+            raise
+
+
+def set_rate(ip: Any, index: int, bits_per_second: int) -> None:
+    """Shape what an interface sends; 0: not any more."""
+    if not bits_per_second:
+        try:
+            ip.tc("del", index=index, parent=_ROOT)
+        except NetlinkError as error:
+            if error.code != errno.ENOENT:  # there is none
+                raise
+        return
+    burst = max(_BURST, bits_per_second // 8 // 250)  # bytes of 4 ms
+    limit = burst + max(_QUEUE, bits_per_second // 8 // 20)  # 50 ms
+    ip.tc("replace", "tbf", index, rate=bits_per_second // 8, burst=burst, limit=limit)
 
 
 def host_features(wire: Wire) -> dict[str, bool]:
@@ -50,7 +93,16 @@ def fabric_features(wire: Wire, offloads: Offloads) -> dict[str, bool]:
     return dict(CABLE_FABRIC[wire if joins else "frames"])
 
 
-def _attach(ip: Any, index: int, parent: int, program: int, name: str) -> None:
+def _attach(ip: Any, index: int, parent: int, program: int, name: str, priority: int = 100) -> None:
     ip.tc(
-        "add-filter", "bpf", index, ":1", fd=program, name=name, parent=parent, classid=1, direct_action=True
+        "add-filter",
+        "bpf",
+        index,
+        ":1",
+        fd=program,
+        name=name,
+        parent=parent,
+        classid=1,
+        direct_action=True,
+        prio=priority,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,26 @@ def test_what_can_not_be_set(cli: Cli, running: Callable[..., Any], tmp_path: Pa
         assert words in cli.refused(2, "validate", TWO_HOSTS, "--set", f"nic={own}")
     assert "unknown NIC profile 'r3'" in cli.refused(2, "validate", TWO_HOSTS, "--set", "nic=r3")
     assert set(TASKS) >= {"lso", "nvgre"}
+
+
+@pytest.mark.parametrize("verifies", ["on", "off"])
+def test_a_corrupt_frame_is_dropped_or_handed_up(
+    cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, verifies: str
+) -> None:
+    """Whoever is to verify, no VM takes damaged data."""
+    data = random.Random(1).randbytes(8_000_000)
+    allowed = ("bad-checksum", "malformed", "policy-mismatch", "no-port", "not-ip", "not-nvgre", "not-for-us")
+    with running(cli, TWO_HOSTS, may_drop=allowed) as lab, opened(lab, monkeypatch) as inside:
+        cli.ok("nic", lab.name, "host2", "set", f"rx-checksum={verifies}")
+        cli.ok("link", lab.name, "host2:nic1", "set", "corruption=1%", "--way", "to-host")
+        ends = inside.netns("blue1"), inside.netns("blue2")
+        assert streams.copy(*ends, BLUE2, data, 7140) == data
+        told = cli.output(lab.name, "blue2", "cat", "/proc/net/snmp").splitlines()
+        names, values = (line.split() for line in told if line.startswith("Tcp:"))
+        by_guest = int(values[names.index("InCsumErrors")])
+        by_nic = sum(n for key, n in drops(cli, lab.name).items() if "bad-checksum" in key)
+        assert (by_nic > 10, by_guest > 10) == (verifies == "on", verifies == "off")
+        cli.ok("link", lab.name, "host2:nic1", "clear")
 
 
 def test_a_budget_is_kept(cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

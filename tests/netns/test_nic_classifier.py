@@ -56,7 +56,7 @@ class Nic:
     """The hardware: a loaded program and its registers."""
 
     def __init__(self) -> None:
-        self.program, memory = loader.load_with_map("cable", "cable_rx", "registers")
+        memory, (self.program,) = loader.load_with_map("cable", "registers", "cable_rx")
         self.registers = Registers(memory)
         os.close(memory)
         self.steering = Steering()

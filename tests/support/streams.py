@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Sequence
 
@@ -73,6 +74,35 @@ def run(
     finally:
         listener.close()
         os.waitpid(sender, 0)
+
+
+def copy(client: int, server: int, address: str, data: bytes, port: int) -> bytes:
+    """What arrives of ``data`` that one VM sends another by TCP."""
+    with in_netns(server):
+        listener = socket.socket()
+    with in_netns(client):
+        sender = socket.socket()
+    arrived = bytearray()
+
+    def receive() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(20)
+            while got := connection.recv(1 << 20):
+                arrived.extend(got)
+
+    with listener, sender:
+        listener.bind((address, port))
+        listener.listen()
+        listener.settimeout(20)
+        thread = threading.Thread(target=receive)
+        thread.start()
+        sender.settimeout(20)
+        sender.connect((address, port))
+        sender.sendall(data)
+        sender.shutdown(socket.SHUT_WR)
+        thread.join(30)
+    return bytes(arrived)
 
 
 def _send(

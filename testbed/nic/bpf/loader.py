@@ -51,13 +51,13 @@ def load(object_name: str, *programs: str) -> list[int]:
         return [_program(lib, handle, name) for name in programs]
 
 
-def load_with_map(object_name: str, program: str, name: str) -> tuple[int, int]:
-    """File descriptors of a program and of a map that it uses; otherwise as :func:`load`."""
+def load_with_map(object_name: str, name: str, *programs: str) -> tuple[int, list[int]]:
+    """File descriptors of a map and of programs that use it; otherwise as :func:`load`."""
     with _loaded(object_name) as (lib, handle):
         found = lib.bpf_object__find_map_fd_by_name(handle, name.encode())
         if found < 0:
             raise MachineLacks(f"the eBPF object holds no map {name}: install testbed again")
-        return _program(lib, handle, program), os.dup(found)
+        return os.dup(found), [_program(lib, handle, program) for program in programs]
 
 
 @contextmanager
