@@ -48,6 +48,7 @@ class Job:
     spent: Callable[[], float]
     processor: Processor
     movable: Callable[[], bool] = lambda: False
+    anywhere: bool = False  # each batch is done by the processor that has time first
     load: float = 0.0  # since the last look
     parked: bool = False
 
@@ -89,6 +90,8 @@ class Scheduler:
             self._look_at = now + _BALANCE
 
     def _run(self, job: Job) -> None:
+        if job.anywhere:
+            job.processor = min(self.processors, key=lambda each: each.free_at)
         processor, now = job.processor, time.monotonic()
         if processor.free_at <= now:
             before = job.spent()

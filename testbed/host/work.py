@@ -32,7 +32,6 @@ class Work:
         self._state = state
         self._datapath = datapath
         self._poll = poll
-        self._next = 0
         self.scheduler: Scheduler | None = None
 
     def on(self, plan: ProcessorsPlan) -> None:
@@ -42,14 +41,12 @@ class Work:
             self.scheduler = Scheduler(self._poll, processors)
 
     def of_port(self, port: Port) -> Handler:
-        """What reads a VM's packets: ports take turns on the processors."""
+        """What reads a VM's packets, on whichever processor has time."""
         drain = partial(self._datapath.drain_port, port)
         if self.scheduler is None:
             return drain
-        processors = self.scheduler.processors
-        self._next += 1
-        processor = processors[self._next % len(processors)]
-        return self.scheduler.add(Job(port.descriptor, drain, partial(self._sent, port), processor))
+        spent, first = partial(self._sent, port), self.scheduler.processors[0]
+        return self.scheduler.add(Job(port.descriptor, drain, spent, first, anywhere=True))
 
     def of_queue(self, uplink: Uplink, queue: Queue) -> Handler:
         """What reads a NIC's receive queue; queue N begins on processor N."""
