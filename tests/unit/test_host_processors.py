@@ -1,4 +1,4 @@
-"""Emulated processors: what is done is charged, who has used his share waits, queues move to where room is."""
+"""Emulated processors: what is done is charged, who has used his share waits, queues move where room is."""
 
 from __future__ import annotations
 
