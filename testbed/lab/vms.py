@@ -70,17 +70,34 @@ def set_address(lab: Lab, name: str, interface: str, addresses: Sequence[str]) -
     if vnic is None:
         known = ", ".join(each.interface for each in vm.vnics)
         raise BadInput(f"{name} has no adapter {interface!r}: one of {known}")
-    kept = _of_other_families(vnic.addresses, addresses)
-    port = lab.vmm().patch(f"/ports/{vnic.port}", {"addresses": [*addresses, *kept]})
+    old = [text.partition("/")[0] for text in vnic.addresses]
+    wanted = [*map(_canonical, addresses), *_of_other_families(vnic.addresses, addresses)]
+    client, path = lab.vmm(), f"/ports/{vnic.port}"
+    # Old and new ones both, while the guest has the one or the other: what it uses and the policy does not
+    # have would be learned, and take the place of what the policy has and it does not answer for.
+    client.patch(path, {"addresses": [*wanted, *(each for each in old if each not in wanted)]})
     _, subnet = _subnet(lab, vnic.vsid)
-    changed = msgspec.structs.replace(vnic, addresses=_with_lengths(port["addresses"], subnet))
-    guest.change_addresses(lab.netns(name), vnic, changed)
+    changed = msgspec.structs.replace(vnic, addresses=_with_lengths(wanted, subnet))
+    try:
+        guest.change_addresses(lab.netns(name), vnic, changed)
+    except BaseException:
+        client.patch(path, {"addresses": old})
+        raise
+    client.patch(path, {"addresses": wanted})
     new = msgspec.structs.replace(vm, vnics=tuple(changed if each is vnic else each for each in vm.vnics))
     vms = tuple(new if each is vm else each for each in lab.plan.vms)
     lab.plan = msgspec.structs.replace(lab.plan, vms=vms)
     store.save_plan(lab.record.name, lab.plan)
     guest.wait_until_settled(lab.netns(name), new, time.monotonic() + SETTLE_SECONDS)
     return new
+
+
+def _canonical(text: str) -> str:
+    """An address as it is written here; what is none is for the VMM to refuse."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
 
 
 def _of_other_families(old: Sequence[str], new: Sequence[str]) -> list[str]:

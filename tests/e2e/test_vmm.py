@@ -171,6 +171,13 @@ def test_vms_come_and_go(each_cli: Cli, running: Callable[..., Any], monkeypatch
         assert not answers(lab, address="10.0.0.2")
         row = next(each for each in cli.json("vmm", lab.name, "vms") if each["vm"] == "new1")
         assert row["addresses"] == ["10.0.0.99", "fd00::2"]
+        before = row
+        assert "nonsense" in cli.refused(2, "vm", lab.name, "set-address", "new1", "nonsense")
+        assert "192.0.2.1" in cli.refused(2, "vm", lab.name, "set-address", "new1", "192.0.2.1")
+        changed = cli.json("vm", lab.name, "set-address", "new1", "fd00:0::2", "10.0.0.99")["adapters"][0]
+        assert sorted(changed["addresses"]) == ["10.0.0.99/24", "fd00::2/64"]
+        row = next(each for each in cli.json("vmm", lab.name, "vms") if each["vm"] == "new1")
+        assert sorted(row["addresses"]) == sorted(before["addresses"])
         cli.ok("vm", lab.name, "remove", "new1")
         assert [each["vm"] for each in cli.json("vmm", lab.name, "vms")] == ["blue1", "blue2"]
         pool = next(each for each in cli.json("vmm", lab.name, "pools") if each["name"] == "5001-ipv4")
