@@ -158,7 +158,7 @@ def _files(folder: Path) -> list[Path]:
 
 def test_vms_come_and_go(each_cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     cli = each_cli
-    with running(cli, TWO_HOSTS, may_drop=("no-provider-address", "no-port")) as lab:
+    with running(cli, TWO_HOSTS, may_drop=("no-provider-address", "no-port", "port-refused")) as lab:
         add = ("vm", lab.name, "add", "new1", "--host", "host2", "--virtual-subnet-id", 5001)
         made = cli.json(*add)["adapters"][0]
         assert made["addresses"] == ["10.0.0.2/24", "fd00::2/64"]
