@@ -233,6 +233,7 @@ class Worker:
         self.state.add_port(port)
         self.stack.attach_port(port)
         self.state.forget_flows()
+        self.nics.ports_changed()
         self._queues.add(port.descriptor)
         self._watch(port.descriptor, self.work.of_port(port))
         if message.get("moved") and port.vsid == 0:
@@ -259,6 +260,7 @@ class Worker:
             self.stack.detach_port(port.name)
             self._forget_learning([port.name])
             self.state.remove_port(port.name)
+            self.nics.ports_changed()
             self.state.forget_flows()
         return self._groups()
 
@@ -273,7 +275,6 @@ class Worker:
         return self._groups()
 
     def _groups(self) -> list[str]:
-        self.nics.ports_changed()
         vsids = {port.vsid for port in self.state.ports.values()}
         return [str(ipaddress.ip_address(group)) for group in self.wnv.tables.groups(vsids)]
 

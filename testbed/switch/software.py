@@ -23,7 +23,6 @@ class SoftwareOffload:
     """
 
     __slots__ = (
-        "_buffer",
         "_completes",
         "_data",
         "_drops",
@@ -50,7 +49,6 @@ class SoftwareOffload:
         limit: int,
         oversize: Action,
     ) -> None:
-        self._buffer = buffer
         self._data = buffer.data
         self._segmenter = segmenter
         self._send = send

@@ -105,6 +105,17 @@ class MemoryHost:
         self.ask("counters")
 
 
+# The worker's order of a host without extensions.
+CONFIGURE = {
+    "host": "host1",
+    "wnv": "in-switch",
+    "flow_entropy": True,
+    "extensions": [],
+    "active_nic": "nic1",
+    "processors": {"count": 1, "budget": 0.0},
+}
+
+
 def plan(of: HostPolicy | None = None, **changes: Any) -> HostPlan:
     """Host 1 of the small network in support.switch."""
     made = HostPlan("host1", (NicPlan("nic1", nic_mac(1).hex(":"), 1500),), "nic1", of or policy(1))

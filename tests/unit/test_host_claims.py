@@ -10,7 +10,7 @@ import pytest
 
 from support import dhcp
 from support.frames import BROADCAST, arp, ip, mac
-from support.host import MemoryHost, memory_host, plan
+from support.host import CONFIGURE, MemoryHost, memory_host, plan
 from support.switch import PLAIN, gateway_mac, mac_of, v4
 from testbed.host import claims as claims_module
 from testbed.host.claims import AGAIN, BURST, RATE, ClaimBox
@@ -164,15 +164,7 @@ def order(memory: MemoryHost, op: str, **fields: Any) -> Any:
 
 
 def configure(host: MemoryHost, **more: Any) -> None:
-    fields = {
-        "host": "host1",
-        "wnv": "in-switch",
-        "flow_entropy": True,
-        "extensions": [],
-        "active_nic": "nic1",
-        "processors": {"count": 1, "budget": 0.0},
-    }
-    order(host, "configure", **{**fields, **more})
+    order(host, "configure", **{**CONFIGURE, **more})
 
 
 def announce(host: MemoryHost, address: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from support.host import CONFIGURE
 from testbed.channel import Channel, pair
 from testbed.errors import BadInput
 from testbed.host.worker import Worker
@@ -36,16 +37,6 @@ def ends() -> Iterator[Ends]:
     control, worker = pair()
     with control, worker:
         yield Ends(control, worker)
-
-
-CONFIGURE = {
-    "host": "host1",
-    "wnv": "in-switch",
-    "flow_entropy": True,
-    "extensions": [],
-    "active_nic": "nic1",
-    "processors": {"count": 1, "budget": 0.0},
-}
 
 
 def test_an_order_that_fails_is_answered_and_the_worker_lives(ends: Ends) -> None:

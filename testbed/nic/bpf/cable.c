@@ -8,7 +8,6 @@
 
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
-#include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
 #define ETHERNET 14
