@@ -82,6 +82,8 @@ def _optional_features() -> Features:
     gre = {"gre_local": "127.0.0.1", "gre_remote": "127.0.0.2"}
     for name, trial, option in (
         ("VXLAN", kind("vxlan", **vxlan), "CONFIG_VXLAN (the bench's baseline)"),
+        ("rates of cables", _rate, "CONFIG_NET_SCH_TBF"),
+        ("faults of cables", _faults, "CONFIG_NET_CLS_BPF, CONFIG_TUN"),
         ("bonding", _without_loading("bonding", kind("bond")), "CONFIG_BONDING"),
         ("team", kind("team"), "CONFIG_NET_TEAM"),
         ("netem", lambda: _qdisc("netem"), "CONFIG_NET_SCH_NETEM"),
@@ -229,6 +231,29 @@ def _super_packet() -> bytes:
     outer[24:26] = checksum.checksum(outer[14:34]).to_bytes(2, "big")
     # NEEDS_CSUM, GSO_TCPV4, then header length, segment size, checksum start and offset
     return struct.pack("=BBHHHH", 1, 1, 42 + 54, _SEGMENT, 42 + 34, 16) + outer + inner
+
+
+def _rate() -> str:
+    from testbed.wiring.hardware import set_rate
+
+    with _netlink() as ip:
+        for rate in (10**8, 0):
+            set_rate(ip, _index(ip, _PORT), rate)
+    return "set one, by TBF"
+
+
+def _faults() -> str:
+    from testbed.wiring import tap
+    from testbed.wiring.hardware import attach_faults
+
+    with contextlib.ExitStack() as stack, _netlink() as ip:
+        wires = []
+        for _ in range(2):
+            descriptor, name = tap.open_wire()
+            stack.callback(os.close, descriptor)
+            wires.append(_index(ip, name))
+        os.close(attach_faults(ip, _index(ip, _PORT), wires))
+    return "loss, corruption, duplication by eBPF; delay, jitter, reordering by a user-space wire"
 
 
 def _link(**options: Any) -> str:

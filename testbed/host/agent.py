@@ -18,6 +18,7 @@ import msgspec
 
 from testbed.channel import Channel, Message, Reply
 from testbed.errors import BadInput
+from testbed.host.cables import Cables
 from testbed.host.events import EventRing
 from testbed.host.learning import Learner
 from testbed.host.orders import WorkerLink
@@ -25,9 +26,10 @@ from testbed.host.pa.addresses import AddressState
 from testbed.host.policy import PolicyControl
 from testbed.host.provider import ProviderSide
 from testbed.host.vmm.side import VmmSide
+from testbed.nic.faults import Faults
 from testbed.nic.offloads import Offloads
 from testbed.telemetry import Event, EventLog
-from testbed.topology.plan import HostPlan
+from testbed.topology.plan import HostPlan, NicPlan
 from testbed.wnv.objects import FIRST_VSID, LAST_VSID
 
 
@@ -45,6 +47,7 @@ class Agent:
         self._link = WorkerLink(loop, worker)
         self._provider = ProviderSide(loop, self._link, self._events)
         self._policy = PolicyControl(self._link, self._provider, self._events)
+        self._cables = Cables()
         self._learner = Learner(loop, self._link, self._policy, self._events)
         self._vmm = VmmSide(loop, self._policy, self._learner, self._address_states)
         self._provider.on_state = self._vmm.addresses_changed
@@ -58,7 +61,8 @@ class Agent:
             "status": lambda _: self._status(),
             "nics": lambda _: {"nics": self._link.order("nics")},
             "set-nic": self._set_nic,
-            "cables": lambda _: {"cables": self._link.order("cables")},
+            "cables": lambda _: {"cables": self._cables.describe(self._nic_names())},
+            "replug": self._replug,
             "set-cable": self._set_cable,
             "counters": lambda _: {"counters": self._link.order("counters")},
             "events": lambda message: self._take_events(message.get("after")),
@@ -73,8 +77,11 @@ class Agent:
                 return Reply(self._attach(message, descriptors))
             if op == "hand-over-port":
                 return self._hand_over(message["name"])
-            if op in ("install-nic", "install-cable"):
+            if op == "install-nic":
                 self._link.order(op, descriptors, name=message["name"])
+                return Reply({})
+            if op == "install-cable":
+                self._cables.install(message, descriptors)
                 return Reply({})
             if op in self._answers:
                 return Reply(self._answers[op](message))
@@ -110,10 +117,12 @@ class Agent:
             processors=msgspec.to_builtins(plan.processors),
         )
         self._plan = plan
-        before = set(old.nics) if old else set()
-        for nic in before - set(plan.nics):
+        before = {_hardware(nic): nic for nic in old.nics} if old else {}
+        after = {_hardware(nic): nic for nic in plan.nics}
+        for nic in [nic for key, nic in before.items() if key not in after]:
             self._link.order("remove-nic", name=nic.name)
-        for nic in set(plan.nics) - before:
+            self._cables.remove(nic.name)
+        for nic in [nic for key, nic in after.items() if key not in before]:
             self._link.order("add-nic", **msgspec.to_builtins(nic))
         if old is None or _provider_nic(old) != _provider_nic(plan) or not self._provider.joined:
             self._provider.join(plan)
@@ -133,6 +142,7 @@ class Agent:
         """The host ends."""
         self._learner.stop()
         self._vmm.close()
+        self._cables.close()
 
     # ---- ports ----------------------------------------------------------------------------
 
@@ -196,11 +206,29 @@ class Agent:
         return {}
 
     def _set_cable(self, message: Message) -> Message:
-        """Faults of one direction of a NIC's cable, all of them; they have been installed."""
-        fields = {key: message[key] for key in ("name", "way", "faults", "rate")}
-        self._link.order("set-cable", **fields)
+        """Faults of one direction of a NIC's cable, all of them; programs that they need are there."""
+        self._cables.set(message["name"], message["way"], msgspec.convert(message["faults"], Faults))
         self._events.add("cable-change", message["name"], way=message["way"], **message["faults"])
         return {}
+
+    def _replug(self, message: Message) -> Message:
+        """A NIC has another cable, and so another interface of the same name: without faults, as at first."""
+        nic = next(nic for nic in self._nics() if nic.name == message["name"])
+        self._cables.remove(nic.name)
+        self._link.order("remove-nic", name=nic.name)
+        self._link.order("add-nic", **msgspec.to_builtins(nic))
+        assert self._plan is not None
+        if nic.name == self._plan.active_nic:
+            addresses = {each.provider_address for each in self._policy.policy().provider_addresses}
+            self._provider.join(self._plan)
+            self._provider.set_addresses(addresses)
+        return {}
+
+    def _nics(self) -> tuple[NicPlan, ...]:
+        return self._plan.nics if self._plan else ()
+
+    def _nic_names(self) -> list[str]:
+        return [nic.name for nic in self._nics()]
 
     # ---- questions ------------------------------------------------------------------------
 
@@ -274,6 +302,7 @@ class Agent:
         return [
             {"pid": os.getpid(), "role": "control"},
             {"pid": self._worker_pid, "role": "worker"},
+            *self._cables.processes(),
         ]
 
 
@@ -291,6 +320,11 @@ _OF_NOTHING: Message = {
 }
 
 
+def _hardware(nic: NicPlan) -> NicPlan:
+    """A NIC less what is switched while it runs (``set-nic``)."""
+    return msgspec.structs.replace(nic, profile="", offloads=Offloads())
+
+
 def _provider_nic(plan: HostPlan) -> tuple[object, ...]:
     """What the PA space depends on."""
-    return next(nic for nic in plan.nics if nic.name == plan.active_nic), plan.timers
+    return _hardware(next(nic for nic in plan.nics if nic.name == plan.active_nic)), plan.timers

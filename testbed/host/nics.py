@@ -10,7 +10,6 @@ import msgspec
 from testbed.channel import Message
 from testbed.errors import BadInput
 from testbed.nic.classifier import HASH_TYPES, KEY, Steering
-from testbed.nic.faults import WAYS, FaultMemory, Faults, Way
 from testbed.nic.offloads import Offloads
 from testbed.nic.registers import TABLE, Registers
 from testbed.packets.ethernet import parse_mac
@@ -36,8 +35,6 @@ class Nic:
     rss: Rss
     registers: Registers | None = None
     filters: dict[bytes, int] = field(default_factory=dict)
-    cable: FaultMemory | None = None
-    rates: dict[str, int] = field(default_factory=dict)  # bits per second, by way
 
 
 class Nics:
@@ -67,9 +64,8 @@ class Nics:
         """Take a NIC away; the caller closes it. None: there is none of this name."""
         if nic := self._nics.pop(name, None):
             del self._state.uplinks[name]
-            for memory in (nic.registers, nic.cable):
-                if memory:
-                    memory.close()
+            if nic.registers:
+                nic.registers.close()
             self._state.forget_flows()
             return nic.uplink
         return None
@@ -81,31 +77,6 @@ class Nics:
             nic.registers.close()
         nic.registers = Registers(descriptor)
         self._program(nic)
-
-    def install_cable(self, name: str, descriptor: int) -> None:
-        """The NIC's cable can be faulty: its faults are this memory."""
-        nic = self._nics[name]
-        if nic.cable is None:
-            nic.cable = FaultMemory(descriptor)
-
-    def set_cable(self, name: str, way: Way, faults: Faults, rate: int) -> None:
-        """Make a direction of the cable faulty; its rate is kept here for whoever asks."""
-        nic = self._nics[name]
-        assert nic.cable is not None
-        nic.cable.write(way, faults)
-        nic.rates[way] = rate
-
-    def cables(self) -> list[Message]:
-        """What is set of each NIC's cable, and what has happened on it; of one without faults nothing."""
-        return [
-            {
-                "nic": name,
-                "ways": {way: {**nic.cable.describe(way), "rate": nic.rates.get(way, 0)} for way in WAYS}
-                if nic.cable
-                else None,
-            }
-            for name, nic in self._nics.items()
-        ]
 
     def change(self, name: str, offloads: Offloads, rss: dict[str, Any]) -> None:
         """Switch offloads and set what ``rss`` has of key, table and hash types. Raises BadInput."""

@@ -22,7 +22,6 @@ from testbed.host.claims import ClaimBox
 from testbed.host.counters import VsidTotals, collect
 from testbed.host.nics import Nics
 from testbed.host.work import Work
-from testbed.nic.faults import Faults
 from testbed.nic.offloads import Offloads
 from testbed.nic.stage import NicStage
 from testbed.packets import rarp
@@ -210,17 +209,6 @@ class Worker:
     def _on_set_nic(self, message: Message, _: list[int]) -> None:
         offloads = msgspec.convert(message["offloads"], Offloads)
         self.nics.change(message["name"], offloads, message["rss"])
-
-    def _on_install_cable(self, message: Message, descriptors: list[int]) -> None:
-        self.nics.install_cable(message["name"], descriptors[0])
-        os.close(descriptors[0])
-
-    def _on_set_cable(self, message: Message, _: list[int]) -> None:
-        faults = msgspec.convert(message["faults"], Faults)
-        self.nics.set_cable(message["name"], message["way"], faults, message["rate"])
-
-    def _on_cables(self, _: Message, __: list[int]) -> list[Message]:
-        return self.nics.cables()
 
     def _on_nics(self, _: Message, __: list[int]) -> list[Message]:
         return self.nics.describe()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from testbed.errors import BadInput
-from testbed.lab import build, first_commands, store, vmm
+from testbed.lab import build, first_commands, link, nic, store, vmm
 from testbed.lab.build import Progress
 from testbed.lab.lab import FABRIC, Lab
 from testbed.lab.policy import drifted
 from testbed.topology.diff import PlanDiff, diff, trunk_name
 from testbed.topology.plan import CablePlan, Plan, SwitchPlan, TrunkPlan
 
+if TYPE_CHECKING:
+    from testbed.wiring.fabric import Wiring
+
 
 def describe(changes: PlanDiff) -> dict[str, Any]:
-    """The differences as plain data: {"hosts": {"added", "removed", "changed"}, ..., "rewired", "policy"}."""
+    """The differences as plain data: {"hosts": {"added", "removed", "changed"}, ..., "policy"}."""
     described: dict[str, Any] = msgspec.to_builtins(changes)
     return described
 
@@ -104,13 +107,36 @@ def _add(lab: Lab, changes: PlanDiff) -> None:
         {host.name: host for host in plan.hosts},
         fabric.pa_mtu,
     )
-    rewired = [cable for cable in fabric.cables if _cable_name(cable) in changes.rewired]
-    wiring.set_wire(rewired, {host.name: host for host in plan.hosts})
+    _replug(lab, changes)
     resync = set(changes.policy) if plan.vmm else set()
     build.configure_hosts(lab, {*hosts, *changes.policy} - resync)
     for name in sorted(resync):
         lab.ask(name, "resync")
+    _switch(lab, wiring, changes)
     build.boot_vms(lab, [plan.vm(name) for name in vms])
+
+
+def _replug(lab: Lab, changes: PlanDiff) -> None:
+    """Hosts that stay open the NICs whose cables were made anew."""
+    staying = {host.name for host in lab.plan.hosts} - {*changes.hosts.added, *changes.hosts.changed}
+    for cable in _named_cables(lab.plan.fabric.cables, {*changes.cables.added, *changes.cables.changed}):
+        if cable.host in staying:
+            lab.ask(cable.host, "replug", name=cable.nic)
+            nic.install(lab, cable.host)
+
+
+def _switch(lab: Lab, wiring: Wiring, changes: PlanDiff) -> None:
+    """What is switched while it runs: the offloads of NICs, wires and faults of cables."""
+    plan = lab.plan
+    for name in changes.nics:
+        host, _, of_nic = name.partition(":")
+        wanted = next(each for each in plan.host(host).nics if each.name == of_nic)
+        nic.replace(lab, host, of_nic, wanted.offloads)
+    rewired = [cable for cable in plan.fabric.cables if _cable_name(cable) in changes.rewired]
+    for cable in rewired:
+        wiring.set_wire(cable, cable.wire, nic.enabled(lab, cable))
+    fresh = _named_cables(plan.fabric.cables, {*changes.cables.added, *changes.cables.changed})
+    link.as_planned(lab, [*rewired, *fresh])
 
 
 def _cable_name(cable: CablePlan) -> str:

@@ -155,12 +155,13 @@ def _wired(lab: Lab, client: VmPlan, server: VmPlan, wire: Wire | None) -> Itera
         yield planned
         return
     wiring = Wiring(lab.netns(FABRIC), {cable.host: lab.netns(cable.host) for cable in on_path})
-    hosts = {host.name: host for host in lab.plan.hosts}
-    wiring.set_wire(on_path, hosts, wire)
     try:
+        for cable in on_path:
+            wiring.set_wire(cable, wire, nics.enabled(lab, cable))
         yield wire
     finally:
-        wiring.set_wire(on_path, hosts)
+        for cable in on_path:
+            wiring.set_wire(cable, cable.wire, nics.enabled(lab, cable))
 
 
 def _wire_of(cables: list[CablePlan]) -> Wire:

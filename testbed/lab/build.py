@@ -15,7 +15,7 @@ import msgspec
 from testbed.engines.base import STATEFUL, Engine, NodeSpec
 from testbed.engines.select import by_name
 from testbed.errors import LabError
-from testbed.lab import first_commands, nic, store, vmm
+from testbed.lab import first_commands, link, nic, store, vmm
 from testbed.lab.lab import FABRIC, Lab
 from testbed.topology.management import VMM
 from testbed.topology.plan import HostPolicy, Plan, VmPlan
@@ -72,6 +72,7 @@ def _build(lab: Lab, progress: Progress) -> dict[str, float]:
         wire(lab)
     with phase("hosts"):
         configure_hosts(lab)
+        link.as_planned(lab, [cable for cable in plan.fabric.cables if cable.is_faulty])
     with phase("vms"):
         boot_vms(lab, plan.vms)
     with phase("ready"):

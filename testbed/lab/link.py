@@ -1,9 +1,9 @@
-"""Cables of a running lab: faults, rates, carrier."""
+"""Cables of a lab: faults, rates, carrier; of the Plan at first, then as they are changed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from testbed.channel import Message
 from testbed.errors import BadInput
 from testbed.lab.lab import FABRIC, Lab
-from testbed.nic.faults import WAYS, Faults, Way
+from testbed.nic.faults import WAYS, Faults, Way, changed
 from testbed.topology.plan import CablePlan
 
 
@@ -20,39 +20,27 @@ def show(lab: Lab, end: str) -> Message:
     from testbed.wiring.fabric import Wiring
 
     cable = _cable(lab, end)
-    told = next(each for each in lab.ask(cable.host, "cables")["cables"] if each["nic"] == cable.nic)
-    nothing = {**msgspec.to_builtins(Faults()), "rate": 0, "counters": {}}
     return {
         "cable": end,
         "switch": cable.switch,
         "up": Wiring(lab.netns(FABRIC), {}).is_up(cable),
-        "ways": told["ways"] or {way: dict(nothing) for way in WAYS},
+        "ways": _ask(lab, cable)["ways"],
     }
 
 
-def change(lab: Lab, end: str, ways: Sequence[Way], wanted: Mapping[str, Any]) -> None:
-    """Set faults of some directions of a cable, and with "rate" the bits per second; the rest stays.
+def change(lab: Lab, end: str, ways: Sequence[Way], settings: Mapping[str, str]) -> None:
+    """Set some of :data:`testbed.nic.faults.WORDS` for directions of a cable; the rest stays.
 
     Raises BadInput, LabError.
     """
-    from testbed.wiring.fabric import Wiring
-
     cable = _cable(lab, end)
-    wiring = Wiring(lab.netns(FABRIC), {cable.host: lab.netns(cable.host)})
-    now = show(lab, end)
-    _install(lab, cable, wiring)
-    for way in ways:
-        fields = {key: now["ways"][way][key] for key in Faults.__struct_fields__}
-        faults = {**fields, **{key: value for key, value in wanted.items() if key != "rate"}}
-        rate = wanted.get("rate", now["ways"][way]["rate"])
-        if rate != now["ways"][way]["rate"]:
-            wiring.set_rate(cable, way, rate)
-        lab.ask(cable.host, "set-cable", name=cable.nic, way=way, faults=faults, rate=rate)
+    now = _ask(lab, cable)["ways"]
+    _put(lab, cable, {way: changed(_faults(now[way]), settings) for way in ways})
 
 
 def clear(lab: Lab, end: str) -> None:
     """A good cable again: no faults, no rate, up."""
-    change(lab, end, WAYS, {**msgspec.to_builtins(Faults()), "rate": 0})
+    _put(lab, _cable(lab, end), dict.fromkeys(WAYS, Faults()))
     set_up(lab, end, up=True)
 
 
@@ -63,15 +51,43 @@ def set_up(lab: Lab, end: str, *, up: bool) -> None:
     Wiring(lab.netns(FABRIC), {}).set_up(_cable(lab, end), up=up)
 
 
+def as_planned(lab: Lab, cables: Iterable[CablePlan]) -> None:
+    """Give cables of running hosts the faults that the Plan says, if they have others."""
+    for cable in cables:
+        _put(lab, cable, {"to-host": cable.to_host, "from-host": cable.from_host})
+
+
+def _put(lab: Lab, cable: CablePlan, wanted: Mapping[Way, Faults]) -> None:
+    from testbed.wiring.fabric import Wiring
+
+    told = _ask(lab, cable)
+    wiring = Wiring(lab.netns(FABRIC), {cable.host: lab.netns(cable.host)})
+    if not told["has_programs"] and any(faults.in_programs for faults in wanted.values()):
+        _install(lab, cable, wiring)
+    for way, faults in wanted.items():
+        before = _faults(told["ways"][way])
+        if faults.rate != before.rate:
+            wiring.set_rate(cable, way, faults.rate)
+        if faults != before:
+            lab.ask(cable.host, "set-cable", name=cable.nic, way=way, faults=msgspec.to_builtins(faults))
+
+
 def _install(lab: Lab, cable: CablePlan, wiring: Any) -> None:
-    told = next(each for each in lab.ask(cable.host, "cables")["cables"] if each["nic"] == cable.nic)
-    if told["ways"]:
-        return
-    memory = wiring.add_faults(cable)
+    made = wiring.add_faults(cable)
     try:
-        lab.host(cable.host).call("install-cable", [memory], name=cable.nic)
+        fields = {"name": cable.nic, "port": made.port, "wires": made.wires}
+        lab.host(cable.host).call("install-cable", made.descriptors, **fields)
     finally:
-        os.close(memory)
+        for descriptor in made.descriptors:
+            os.close(descriptor)
+
+
+def _ask(lab: Lab, cable: CablePlan) -> Message:
+    return next(each for each in lab.ask(cable.host, "cables")["cables"] if each["nic"] == cable.nic)
+
+
+def _faults(told: Mapping[str, Any]) -> Faults:
+    return Faults(**{key: told[key] for key in Faults.__struct_fields__})
 
 
 def _cable(lab: Lab, end: str) -> CablePlan:

@@ -67,6 +67,11 @@ def replace(lab: Lab, host: str, name: str, offloads: Offloads) -> Offloads:
     return _offloads(nic)
 
 
+def enabled(lab: Lab, cable: CablePlan) -> Offloads:
+    """What the NIC of a cable supports and has enabled now."""
+    return _offloads(next(nic for nic in show(lab, cable.host) if nic["name"] == cable.nic))
+
+
 def _install(lab: Lab, host: str, nic: Message, offloads: Offloads | None = None) -> None:
     from testbed.wiring.fabric import Wiring
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from testbed.nic.faults import Faults
+from testbed.nic.offloads import Offloads
 from testbed.topology.plan import CablePlan, HostPolicy, Plan, TrunkPlan
+
+_GOOD: dict[str, Any] = {"wire": "frames", "to_host": Faults(), "from_host": Faults()}
 
 
 class Changes(Struct, frozen=True):
@@ -26,7 +31,8 @@ class PlanDiff(Struct, frozen=True):
 
     Cables are named "host1:nic1", trunks "tor1--tor2". A cable to another switch, a VM on another
     host, or anything attached to something changed is itself changed. rewired: cables and trunks
-    of which only the wire differs. policy: hosts of which only the policy differs.
+    of which only the wire or the faults differ. nics: "host1:nic1", of which only profile and offloads
+    differ. policy: hosts of which only the policy differs.
     """
 
     hosts: Changes
@@ -35,12 +41,13 @@ class PlanDiff(Struct, frozen=True):
     cables: Changes
     trunks: Changes
     rewired: tuple[str, ...] = ()
+    nics: tuple[str, ...] = ()
     policy: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
         kinds = (self.hosts, self.vms, self.switches, self.cables, self.trunks)
-        return any(kinds) or bool(self.rewired or self.policy)
+        return any(kinds) or bool(self.rewired or self.nics or self.policy)
 
 
 def diff(old: Plan, new: Plan) -> PlanDiff:
@@ -80,7 +87,9 @@ def diff(old: Plan, new: Plan) -> PlanDiff:
         *_rewired(old_cables, new_cables, cables.changed),
         *_rewired(old_trunks, new_trunks, trunks.changed),
     ]
-    return PlanDiff(hosts, vms, switches, cables, trunks, tuple(rewired), _policy(old, new, hosts.changed))
+    nics = _nics(old, new, hosts.changed)
+    policy = _policy(old, new, hosts.changed)
+    return PlanDiff(hosts, vms, switches, cables, trunks, tuple(rewired), nics, policy)
 
 
 def _cables(plan: Plan) -> dict[str, CablePlan]:
@@ -88,7 +97,8 @@ def _cables(plan: Plan) -> dict[str, CablePlan]:
 
 
 def _without_wire(links: Mapping[str, CablePlan | TrunkPlan]) -> dict[str, object]:
-    return {name: msgspec.structs.replace(link, wire="frames") for name, link in links.items()}
+    good: dict[type, dict[str, Any]] = {CablePlan: _GOOD, TrunkPlan: {"wire": "frames"}}
+    return {name: msgspec.structs.replace(link, **good[type(link)]) for name, link in links.items()}
 
 
 def _rewired(
@@ -97,7 +107,7 @@ def _rewired(
     changed: Collection[str],
 ) -> Iterator[str]:
     for name, link in new.items():
-        if name in old and name not in changed and old[name].wire != link.wire:
+        if name in old and name not in changed and old[name] != link:
             yield name
 
 
@@ -107,8 +117,25 @@ def trunk_name(trunk: TrunkPlan) -> str:
 
 
 def _bare_hosts(plan: Plan) -> dict[str, object]:
-    """Hosts without their policy, which a running host takes over in place."""
-    return {host.name: msgspec.structs.replace(host, policy=HostPolicy()) for host in plan.hosts}
+    """Hosts without what a running host takes over in place: its policy, its NICs' offloads."""
+    return {
+        host.name: msgspec.structs.replace(
+            host,
+            policy=HostPolicy(),
+            nics=tuple(msgspec.structs.replace(nic, profile="", offloads=Offloads()) for nic in host.nics),
+        )
+        for host in plan.hosts
+    }
+
+
+def _nics(old: Plan, new: Plan, rebuilt: Collection[str]) -> tuple[str, ...]:
+    before = {(host.name, nic.name): nic for host in old.hosts for nic in host.nics}
+    return tuple(
+        f"{host.name}:{nic.name}"
+        for host in new.hosts
+        for nic in host.nics
+        if host.name not in rebuilt and before.get((host.name, nic.name), nic).offloads != nic.offloads
+    )
 
 
 def _policy(old: Plan, new: Plan, rebuilt: Collection[str]) -> tuple[str, ...]:

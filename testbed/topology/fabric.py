@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from testbed.topology.impairments import faults
 from testbed.topology.naming import InterfaceNames
 from testbed.topology.plan import CablePlan, FabricPlan, SwitchPlan, TrunkEnd, TrunkPlan
 from testbed.topology.schema import Topology
@@ -23,7 +24,17 @@ def build_fabric(topology: Topology, previous: FabricPlan | None) -> FabricPlan:
         host, _, nic = end.partition(":")
         port = numbering.cable(host, nic, switch)
         cables.append(
-            CablePlan(host, nic, switch, port.switch_interface, port.port, port.interface, link.wire)
+            CablePlan(
+                host=host,
+                nic=nic,
+                switch=switch,
+                switch_interface=port.switch_interface,
+                port=port.port,
+                interface=port.interface,
+                wire=link.wire,
+                to_host=faults(link, "to-host"),
+                from_host=faults(link, "from-host"),
+            )
         )
     switches = tuple(SwitchPlan(name, numbering.switches[name]) for name in topology.fabric.switches)
     return FabricPlan(topology.fabric.pa_mtu, switches, tuple(cables), tuple(trunks))

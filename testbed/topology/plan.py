@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from testbed.nic.faults import Faults
 from testbed.nic.offloads import Offloads
 from testbed.topology.schema import Wire, WnvMode
 
@@ -159,6 +160,13 @@ class CablePlan(Struct, frozen=True):
     port: str  # "p1"
     interface: str
     wire: Wire = "frames"
+    to_host: Faults = Faults()
+    from_host: Faults = Faults()
+
+    @property
+    def is_faulty(self) -> bool:
+        """Whether it does anything to frames."""
+        return self.to_host != Faults() or self.from_host != Faults()
 
 
 class TrunkEnd(Struct, frozen=True):

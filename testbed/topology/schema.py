@@ -132,11 +132,33 @@ class Fabric(Struct, frozen=True, forbid_unknown_fields=True):
     pa_pool: str = "192.168.0.0/20"
 
 
-class Link(Struct, frozen=True, forbid_unknown_fields=True):
-    """A cable: "host:nic" to a switch, or switch to switch."""
+class Impairment(Struct, frozen=True, forbid_unknown_fields=True, rename={"black_hole": "black-hole"}):
+    """What a cable does to frames, in the words of ``testbed link``."""
+
+    rate: str | None = None  # 200mbit
+    loss: str | float | None = None  # 1%, as are the next two
+    corruption: str | float | None = None
+    duplication: str | float | None = None
+    black_hole: bool | None = None
+    delay: str | None = None  # 5ms
+    jitter: str | None = None
+    reordering: str | float | None = None
+    seed: int | None = None
+
+
+class Link(
+    Impairment,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    rename={"black_hole": "black-hole", "to_host": "to-host", "from_host": "from-host"},
+):
+    """A cable: "host:nic" to a switch, or switch to switch. What it does to frames, both ways or one."""
 
     endpoints: Annotated[list[str], Meta(min_length=2, max_length=2)]
     wire: Wire = "frames"
+    to_host: Impairment = msgspec.field(default_factory=Impairment)
+    from_host: Impairment = msgspec.field(default_factory=Impairment)
 
 
 class Topology(Struct, frozen=True, forbid_unknown_fields=True):

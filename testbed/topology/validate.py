@@ -8,6 +8,7 @@ from __future__ import annotations
 from testbed.errors import BadInput
 from testbed.topology.addresses import check_addresses
 from testbed.topology.extensions import check_extensions
+from testbed.topology.impairments import check_impairments
 from testbed.topology.load import Source
 from testbed.topology.planner import words
 from testbed.topology.problems import Path, Problems
@@ -28,6 +29,7 @@ def check(topology: Topology, source: Source, profiles: Profiles) -> None:
     _check_vms(topology, problems)
     check_addresses(topology, problems)
     _check_links(topology, problems)
+    check_impairments(topology, problems)
     check_extensions(topology, problems)
     _check_offloads(topology, problems, profiles)
     if lines := problems.lines():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute
 
@@ -15,7 +16,7 @@ from testbed.nic.features import set_features
 from testbed.nic.offloads import Offloads
 from testbed.topology.plan import CablePlan, HostPlan, NicPlan, SwitchPlan, TrunkPlan
 from testbed.topology.schema import Wire
-from testbed.wiring import sysctl
+from testbed.wiring import sysctl, tap
 from testbed.wiring.hardware import (
     attach_classifier,
     attach_faults,
@@ -45,6 +46,14 @@ _WITHOUT_DAD = 0x02  # IFA_F_NODAD
 _ROUTER_PORT = 2  # a multicast router is behind the port, for good (MDB_RTR_TYPE_PERM)
 
 Netns = Mapping[str, int]  # host name -> descriptor of its network namespace
+
+
+class FaultyCable(NamedTuple):
+    """descriptors: of the programs' memory and of two TAP devices; indexes of the port and of those."""
+
+    descriptors: list[int]
+    port: int
+    wires: list[int]
 
 
 class Wiring:
@@ -89,22 +98,26 @@ class Wiring:
                 for index in ip.link_lookup(ifname=name):
                     ip.link("del", index=index)
 
-    def set_wire(
-        self, cables: Sequence[CablePlan], hosts: Mapping[str, HostPlan], wire: Wire | None = None
-    ) -> None:
-        """Switch running cables to ``wire``, or to what each one's plan says."""
+    def set_wire(self, cable: CablePlan, wire: Wire, offloads: Offloads) -> None:
+        """Switch a running cable to ``wire``; offloads: what its NIC has enabled now."""
         with in_netns(self._fabric):
-            for cable in cables:
-                features = fabric_features(wire or cable.wire, nic_of(cable, hosts).offloads)
-                set_features(cable.interface, features)
-        for cable in cables:
-            with in_netns(self._hosts[cable.host]):
-                set_features(cable.nic, host_features(wire or cable.wire))
+            set_features(cable.interface, fabric_features(wire, offloads))
+        with in_netns(self._hosts[cable.host]):
+            set_features(cable.nic, host_features(wire))
 
-    def add_faults(self, cable: CablePlan) -> int:
-        """Make a cable one that can be faulty; the descriptor of its faults is the caller's."""
-        with in_netns(self._fabric), IPRoute() as ip:
-            return attach_faults(ip, index_of(ip, cable.interface))
+    def add_faults(self, cable: CablePlan) -> FaultyCable:
+        """Make a cable one that can be faulty; its descriptors are the caller's."""
+        with in_netns(self._fabric), IPRoute() as ip, contextlib.ExitStack() as on_error:
+            port, wires, descriptors = index_of(ip, cable.interface), [], []
+            for _ in range(2):
+                descriptor, name = tap.open_wire()
+                on_error.callback(os.close, descriptor)
+                descriptors.append(descriptor)
+                wires.append(index_of(ip, name))
+                ip.link("set", index=wires[-1], state="up", mtu=_mtu(ip, port))
+            memory = attach_faults(ip, port, wires)
+            on_error.pop_all()
+        return FaultyCable([memory, *descriptors], port, wires)
 
     def set_rate(self, cable: CablePlan, way: Way, bits_per_second: int) -> None:
         """Shape one direction of a cable at the end that sends; 0: not any more."""
@@ -205,6 +218,11 @@ def _add_trunk(ip: Any, trunk: TrunkPlan, mtu: int) -> None:
         ip.link("set", index=index, master=index_of(ip, end.switch_interface), state="up")
         # reports and all multicast cross a trunk, so that a join holds on every switch at once
         ip.brport("set", index=index, multicast_router=_ROUTER_PORT)
+
+
+def _mtu(ip: Any, index: int) -> int:
+    (link,) = ip.get_links(index)
+    return int(link.get("mtu"))
 
 
 def index_of(ip: Any, interface: str) -> int:

@@ -33,23 +33,29 @@ def attach_classifier(ip: Any, index: int) -> int:
 
     The NIC has queue 0 and joins nothing until they are written.
     """
-    return _with_memory(ip, index, ("cable", "registers"), (("cable_rx", _CLSACT_EGRESS, 20),))
+    return _with_memory(ip, ("cable", "registers"), ((index, "cable_rx", _CLSACT_EGRESS, 20),))
 
 
-def attach_faults(ip: Any, index: int) -> int:
-    """Attach the faults of a cable to its switch's end; the descriptor of their memory."""
-    programs = (("to_host", _CLSACT_EGRESS, 10), ("from_host", _CLSACT_INGRESS, 10))
-    return _with_memory(ip, index, ("faults", "faults"), programs)
+def attach_faults(ip: Any, index: int, wires: Sequence[int]) -> int:
+    """Attach the faults of a cable to its switch's end; the descriptor of their memory.
+
+    wires: the devices, to the host and from it, through which frames go that are held back.
+    """
+    programs = (
+        (index, "to_host", _CLSACT_EGRESS, 10),
+        (index, "from_host", _CLSACT_INGRESS, 10),
+        (wires[0], "held_to_host", _CLSACT_INGRESS, 10),
+        (wires[1], "held_from_host", _CLSACT_INGRESS, 10),
+    )
+    return _with_memory(ip, ("faults", "faults"), programs)
 
 
-def _with_memory(
-    ip: Any, index: int, source: tuple[str, str], programs: Sequence[tuple[str, int, int]]
-) -> int:
-    """Attach programs (name, hook, priority: the lowest comes first); the descriptor of their map."""
-    memory, loaded = loader.load_with_map(*source, *(name for name, _, _ in programs))
+def _with_memory(ip: Any, source: tuple[str, str], programs: Sequence[tuple[int, str, int, int]]) -> int:
+    """Attach programs (interface, name, hook, priority: the lowest comes first); their map's descriptor."""
+    memory, loaded = loader.load_with_map(*source, *(name for _, name, _, _ in programs))
     try:
-        _add_clsact(ip, index)
-        for (name, hook, priority), program in zip(programs, loaded, strict=True):
+        for (index, name, hook, priority), program in zip(programs, loaded, strict=True):
+            _add_clsact(ip, index)
             _attach(ip, index, hook, program, name, priority)
     except BaseException:
         os.close(memory)

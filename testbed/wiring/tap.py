@@ -1,7 +1,8 @@
 """A VM's NIC: a TAP device in the VM's network namespace whose queue the host's switch reads.
 
 The queue hands over super-packets with offload metadata (IFF_VNET_HDR). The device persists when
-the switch closes the queue, as a NIC stays in a VM whose switch is restarted.
+the switch closes the queue, as a NIC stays in a VM whose switch is restarted. Cables whose frames are
+held back have TAP devices too, plain ones that end with their descriptor.
 """
 
 from __future__ import annotations
@@ -28,12 +29,7 @@ def open_queue(interface: str, *, lso: bool = True, checksum: bool = True) -> in
     lso, checksum: what the guest may leave to it; the former only with the latter. Returns the queue's
     descriptor. Raises MachineLacks without TUN/TAP, OSError.
     """
-    try:
-        descriptor = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, PermissionError) as error:
-        raise MachineLacks(
-            f"{_DEVICE}: {error.strerror}: load the module tun, or give the container the device"
-        ) from error
+    descriptor = _open()
     try:
         flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
         fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
@@ -44,3 +40,27 @@ def open_queue(interface: str, *, lso: bool = True, checksum: bool = True) -> in
         os.close(descriptor)
         raise
     return descriptor
+
+
+def open_wire() -> tuple[int, str]:
+    """A TAP device for frames as they are; its descriptor, with which it ends, and its name.
+
+    Raises MachineLacks without TUN/TAP, OSError.
+    """
+    descriptor = _open()
+    try:
+        request = struct.pack("16sH22x", b"wire%d", _IFF_TAP | _IFF_NO_PI)
+        named = fcntl.ioctl(descriptor, _TUNSETIFF, request)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor, named[:16].rstrip(b"\0").decode()
+
+
+def _open() -> int:
+    try:
+        return os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, PermissionError) as error:
+        raise MachineLacks(
+            f"{_DEVICE}: {error.strerror}: load the module tun, or give the container the device"
+        ) from error

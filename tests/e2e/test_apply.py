@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support import topologies
-from support.cli import Cli
+from support.cli import TWO_HOSTS, Cli
 from support.labs import BOOT
 from support.topologies import blue
 
@@ -100,3 +100,31 @@ def test_apply_of_a_bad_file_changes_nothing(cli: Cli, tmp_path: Path, running: 
         assert "host9" in cli.refused(2, "apply", lab.name, after)
         assert changed_only(cli.inspect(lab.name)) == first
         assert "no lab called 'other'" in cli.refused(2, "apply", "other", before)
+
+
+def test_what_is_switched_while_it_runs(cli: Cli, tmp_path: Path, running: Callable[..., Any]) -> None:
+    """A NIC's profile, and then its cable: the host and its VMs stay."""
+    whole = TWO_HOSTS.read_text()
+    moved = tmp_path / "moved.yaml"
+    cable, switches = '["host1:nic1", tor1]', "switches: [tor1]"
+    assert cable in whole
+    assert switches in whole
+    trunk = "\n  - endpoints: [tor1, tor2]\n"
+    moved.write_text(
+        whole.replace(cable, '["host1:nic1", tor2]').replace(switches, "switches: [tor1, tor2]") + trunk
+    )
+    with running(cli, TWO_HOSTS, may_drop=(*BOOT, "pa-unreachable")) as lab:
+        before = [pids(host) for host in cli.inspect(lab.name)["hosts"]]
+        done = cli.json("apply", lab.name, TWO_HOSTS, "--set", "nic=r2")["changes"]
+        assert done["nics"] == ["host1:nic1", "host2:nic1"]
+        assert not any(any(done[kind].values()) for kind in ("hosts", "vms", "cables"))
+        for host in ("host1", "host2"):
+            (nic,) = cli.json("nic", lab.name, host)
+            assert "nvgre" not in nic["offloads"]["enabled"]
+        assert cli.json("check", lab.name)["ok"]
+        done = cli.json("apply", lab.name, moved)["changes"]
+        assert done["nics"] == ["host1:nic1", "host2:nic1"]
+        assert done["cables"]["changed"] == ["host1:nic1"]
+        assert cli.json("check", lab.name)["ok"]
+        assert [pids(host) for host in cli.inspect(lab.name)["hosts"]] == before
+        assert cli.json("link", lab.name, "host1:nic1")["switch"] == "tor2"

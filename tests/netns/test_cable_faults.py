@@ -11,7 +11,7 @@ import pytest
 from support import bpf
 from testbed.errors import BadInput
 from testbed.nic.bpf import loader
-from testbed.nic.faults import WAYS, FaultMemory, Faults, bits_per_second, part
+from testbed.nic.faults import WAYS, FaultMemory, Faults, bits_per_second, changed, part, seconds
 
 pytestmark = pytest.mark.netns
 SHOT, UNSPEC = 2, 0xFFFFFFFF
@@ -67,7 +67,7 @@ def test_both_ways_do_what_the_rules_say(cable: tuple[FaultMemory, list[int]], s
         ran = bpf.run(programs[which], frame)
         expected = model(generators[which], settings[which], frame)
         assert (ran.verdict, ran.frame if expected else None) == (UNSPEC if expected else SHOT, expected)
-    counters = [memory.describe(way)["counters"] for way in WAYS]
+    counters = [memory.counters(way) for way in WAYS]
     assert sum(each["lost"] + each["passed"] for each in counters) == 2000
     assert all(each["corrupted"] for each in counters)
 
@@ -102,3 +102,32 @@ def test_words_for_parts_and_rates() -> None:
     for text in ("200", "0mbit", "fast", "1.5gbit"):
         with pytest.raises(BadInput, match="write it like 200mbit"):
             bits_per_second(text)
+
+
+def test_words_for_times() -> None:
+    found = [seconds(text) for text in ("5ms", "200us", "1s", "0.5ms", "0s")]
+    assert found == pytest.approx([5e-3, 2e-4, 1, 5e-4, 0])
+    for text in ("5", "11s", "-1ms", "ms", "1.2.3ms"):
+        with pytest.raises(BadInput, match="write it like 5ms"):
+            seconds(text)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"jitter": "1ms"}, "a longer delay, or jitter=0ms"),
+        ({"reordering": "1%"}, "a delay such as delay=5ms"),
+        ({"black-hole": "maybe"}, "neither on nor off"),
+        ({"seed": "0"}, "a number from 1 on"),
+        ({"colour": "red"}, "can't be set: use loss, "),
+    ],
+)
+def test_what_makes_no_sense(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        changed(Faults(), settings)
+
+
+def test_what_is_not_named_stays() -> None:
+    before = Faults(loss=0.5, delay=0.01, seed=4)
+    after = changed(before, {"jitter": "2ms", "black-hole": "on"})
+    assert after == Faults(loss=0.5, delay=0.01, jitter=0.002, black_hole=True, seed=4)

@@ -410,4 +410,25 @@ CASES = {
         "tor3], pa_mtu: 1321",
         "F:20: fabric.pa_mtu: 1321 leaves VMs less than the 1280 bytes that IPv6 needs; use at least 1322",
     ),
+    # cables
+    "rate": (
+        '"host1:nic1", tor1]',
+        '"host1:nic1", tor1]\n    rate: fast',
+        "F:23: links[0].rate: 'fast' is no rate; write it like 200mbit",
+    ),
+    "loss": (
+        '"host1:nic1", tor1]',
+        '"host1:nic1", tor1]\n    to-host: {loss: 2}',
+        "F:23: links[0].to-host.loss: '2.0' is no part of frames; write it like 1% or 0.01",
+    ),
+    "jitter": (
+        '"host1:nic1", tor1]',
+        '"host1:nic1", tor1]\n    from-host: {jitter: 1ms}',
+        "F:22: links[0]: from-host: jitter is more than the delay that it varies; set a longer delay",
+    ),
+    "fault of a trunk": (
+        "[tor1, tor2]",
+        "[tor1, tor2]\n    loss: 1%",
+        "F:26: links[3].loss: is for the cables of hosts; a link of two switches has none",
+    ),
 }

@@ -143,6 +143,19 @@ CASES: dict[str, tuple[Edit, dict[str, object]]] = {
         {"cables": names("host1:nic1")},
     ),
     "cable's wire": (set_in("links", 0, "wire", to="aggregated"), {"rewired": ("host1:nic1",)}),
+    "cable's faults": (set_in("links", 0, "loss", to="1%"), {"rewired": ("host1:nic1",)}),
+    "NIC's profile": (
+        set_in("hosts", 0, "nics", 1, "profile", to="r2"),
+        {"nics": ("host1:nic2",)},
+    ),
+    "NIC's queues": (
+        set_in("hosts", 2, "nics", 0, "queues", to=4),
+        {
+            "hosts": names("host3"),
+            "vms": names("red3"),
+            "cables": names("host3:nic1", "host3:nic2"),
+        },
+    ),
     "trunk's wire": (set_in("links", 6, "wire", to="aggregated"), {"rewired": ("tor1--tor2",)}),
     "wire and switch": (
         set_in("links", 0, to={"endpoints": ["host1:nic1", "tor2"], "wire": "aggregated"}),
