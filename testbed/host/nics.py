@@ -34,7 +34,7 @@ class Nic:
     uplink: Uplink
     rss: Rss
     registers: Registers | None = None
-    filters: dict[bytes, int] = field(default_factory=dict)
+    filters: dict[tuple[bytes, int], int] = field(default_factory=dict)
 
 
 class Nics:
@@ -91,7 +91,9 @@ class Nics:
         ports = [self._state.ports[name] for name in sorted(self._state.ports)]
         for nic in self._nics.values():
             queues = len(nic.uplink.queues)
-            filters = {port.mac: 1 + i % (queues - 1) if queues > 1 else 0 for i, port in enumerate(ports)}
+            filters = {
+                (port.mac, 0): 1 + i % (queues - 1) if queues > 1 else 0 for i, port in enumerate(ports)
+            }
             if filters != nic.filters:
                 nic.filters = filters
                 self._program(nic)
@@ -108,7 +110,7 @@ class Nics:
                     "table": list(nic.rss.table),
                     "hash_types": list(nic.rss.hash_types),
                 },
-                "vmq": {mac.hex(":"): queue for mac, queue in nic.filters.items()},
+                "vmq": {mac.hex(":"): queue for (mac, _), queue in nic.filters.items()},
                 "has_classifier": nic.registers is not None,
                 "counters": {
                     **nic.uplink.counters(),

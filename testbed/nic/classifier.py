@@ -2,7 +2,7 @@
 
 Hash and hash types: Microsoft, "RSS Hashing Functions" and "RSS Hashing Types"; for NVGRE, "NVGRE task
 offload" (NDIS 6.30): inner addresses and ports where the NIC can parse them, else the outer addresses.
-VMQ: NDIS_RECEIVE_FILTER on the destination MAC; of NVGRE packets the inner one, if offloaded.
+VMQ: NDIS_RECEIVE_FILTER on the destination MAC and the VLAN; of NVGRE packets the inner one, if offloaded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TCP, _UDP, _GRE = 6, 17, 47
 
 
 class Steering(NamedTuple):
-    """What a NIC's registers say. filters: destination MAC -> queue."""
+    """What a NIC's registers say. filters: destination MAC and VLAN (0: no tag) -> queue."""
 
     rss: bool = False
     vmq: bool = False
@@ -32,7 +32,7 @@ class Steering(NamedTuple):
     table: Sequence[int] = (0,)
     hash_types: int = IPV4 | TCP_IPV4 | IPV6 | TCP_IPV6
     default_queue: int = 0
-    filters: Mapping[bytes, int] = {}
+    filters: Mapping[tuple[bytes, int], int] = {}
 
 
 class Steered(NamedTuple):
@@ -68,7 +68,8 @@ def steer(nic: Steering, frame: bytes) -> Steered:
         return _rss(nic, frame, outer, inner)
     if nic.vmq:
         at = inner if inner and nic.nvgre_vmq else 0
-        return Steered(nic.filters.get(frame[at : at + 6], nic.default_queue))
+        vlan = _vlan(frame) if at == 0 else 0  # RFC 7637 section 3.3: there is no tag inside
+        return Steered(nic.filters.get((frame[at : at + 6], vlan), nic.default_queue))
     return Steered(0)
 
 
@@ -111,6 +112,11 @@ def _parse(frame: bytes, at: int, kind: int) -> _Ip | None:
         return _Ip(addresses, 0, b"", after)
     ports = frame[after : after + 4] if protocol in (_TCP, _UDP) else b""
     return _Ip(addresses, protocol, ports if len(ports) == 4 else b"", after)
+
+
+def _vlan(frame: bytes) -> int:
+    tagged = frame[12:14] == b"\x81\0" and len(frame) >= 16
+    return int.from_bytes(frame[14:16], "big") & 0xFFF if tagged else 0
 
 
 def _inner(frame: bytes, outer: _Ip | None) -> int:

@@ -15,7 +15,7 @@ _RSS, _VMQ, _NVGRE_RSS, _NVGRE_VMQ, _RSC, _NVGRE_RSC = 1, 2, 4, 8, 16, 32
 TABLE = 128  # entries at most; a power of two
 FILTERS = 64
 _HEAD = struct.Struct("=IIII40s128s")  # control, hash types, table mask, default queue, key, table
-_FILTER = struct.Struct("=6sBB")
+_FILTER = struct.Struct("=6sBBH6x")
 _COUNTERS = struct.Struct("=6Q")
 _FILTERS_AT = _HEAD.size
 _COUNTERS_AT = _FILTERS_AT + FILTERS * _FILTER.size
@@ -32,7 +32,7 @@ class Registers:
         """Program the NIC. The order keeps a frame in between on some queue that exists."""
         memory = self._memory
         filters = list(steering.filters.items())[:FILTERS]
-        raw = b"".join(_FILTER.pack(mac, queue, 1) for mac, queue in filters)
+        raw = b"".join(_FILTER.pack(mac, queue, 1, vlan) for (mac, vlan), queue in filters)
         memory[_FILTERS_AT:_COUNTERS_AT] = raw.ljust(FILTERS * _FILTER.size, b"\0")
         table = bytes(steering.table).ljust(TABLE, b"\0")
         mask = len(steering.table) - 1

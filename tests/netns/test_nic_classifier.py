@@ -135,8 +135,8 @@ def test_what_has_no_hash_takes_the_default_queue(nic: Nic) -> None:
 
 def test_vmq_goes_by_the_destination_mac(nic: Nic) -> None:
     outer = nvgre(tcp("10.0.0.5", 1, "10.0.0.6", 2), "192.168.0.1", "192.168.0.2")
-    filters = {bytes((0, 0x15, 0x5D, 0, 1, number)): number % 16 for number in range(FILTERS - 1)}
-    filters[MAC_B] = 9
+    filters = {(bytes((0, 0x15, 0x5D, 0, 1, number)), 0): number % 16 for number in range(FILTERS - 1)}
+    filters[MAC_B, 0] = 9
     nic.set(vmq=True, default_queue=3, filters=filters)
     assert nic.check(tcp("10.0.0.5", 1, "10.0.0.6", 2)).queue == 9
     assert nic.check(outer).queue == 3  # the outer MAC is no VM's
@@ -144,6 +144,18 @@ def test_vmq_goes_by_the_destination_mac(nic: Nic) -> None:
     assert nic.check(outer).queue == 9
     assert nic.check(ethernet(b"\xff" * 6, MAC_A, 0x0806, bytes(28))).queue == 3
     assert nic.registers.counters()["rx_vmq_unmatched"] == 2
+
+
+def test_vmq_goes_by_the_vlan_too(nic: Nic) -> None:
+    def tagged(identifier: int) -> bytes:
+        return ethernet(MAC_B, MAC_A, 0x8100, identifier.to_bytes(2, "big") + b"\x08\0" + bytes(46))
+
+    filters = {(MAC_B, 0): 1, (MAC_B, 7): 2}
+    nic.set(vmq=True, default_queue=3, filters=filters)
+    assert nic.check(ethernet(MAC_B, MAC_A, 0x0800, bytes(46))).queue == 1
+    assert nic.check(tagged(0xE007)).queue == 2  # the priority is no part of it
+    assert nic.check(tagged(8)).queue == 3
+    assert nic.check(tagged(0xE000)).queue == 1  # a tag of priority alone
 
 
 def test_the_counters_tell_the_kinds(nic: Nic) -> None:
@@ -171,7 +183,10 @@ def test_any_frame_with_any_setting(nic: Nic) -> None:
         changed = bytearray(frame[:cut].ljust(60, b"\0"))  # the shortest frame on Ethernet
         for _ in range(dice.choice((0, 0, 1, 3))):
             changed[dice.randrange(len(changed))] = dice.randrange(256)
+        if dice.random() < 0.2:
+            changed[12:14] = b"\x81\0"
         length = 1 << dice.randrange(8)
+        own = bytes(changed[:6]), dice.choice((0, int.from_bytes(changed[14:16], "big") & 0xFFF))
         nic.set(
             rss=dice.random() < 0.7,
             vmq=True,
@@ -181,7 +196,7 @@ def test_any_frame_with_any_setting(nic: Nic) -> None:
             table=[dice.randrange(16) for _ in range(length)],
             hash_types=sum(bit for bit in HASH_TYPES.values() if dice.random() < 0.7),
             default_queue=dice.randrange(16),
-            filters={MAC_B: 4, bytes(changed[:6]).ljust(6, b"\0"): 2} if dice.random() < 0.5 else {},
+            filters={(MAC_B, 0): 4, own: 2} if dice.random() < 0.5 else {},
         )
         nic.check(bytes(changed))
 

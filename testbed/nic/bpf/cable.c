@@ -14,6 +14,8 @@
 #define ETH_IPV4 0x0800
 #define ETH_IPV6 0x86dd
 #define ETH_TEB 0x6558
+#define ETH_VLAN 0x8100
+#define VLAN_ID 0xfff
 #define TCP 6
 #define UDP 17
 #define GRE 47
@@ -44,6 +46,8 @@ struct filter {
 	__u8 mac[6];
 	__u8 queue;
 	__u8 used;
+	__u16 vlan; // 0: not tagged
+	__u16 nothing[3];
 } __attribute__((aligned(8)));
 
 struct registers {
@@ -188,8 +192,8 @@ static __always_inline __u32 rss(struct __sk_buff *skb, struct registers *nic, s
 	return nic->table[*hash & nic->table_mask & (TABLE - 1)];
 }
 
-// The queue of a destination MAC, or the default queue.
-__noinline __u32 queue_of(struct registers *nic, __u64 mac)
+// The queue of a destination MAC in a VLAN, or the default queue.
+__noinline __u32 queue_of(struct registers *nic, __u64 mac, __u32 vlan)
 {
 	if (!nic)
 		return 0;
@@ -198,20 +202,33 @@ __noinline __u32 queue_of(struct registers *nic, __u64 mac)
 
 		if (!filter->used)
 			break;
-		if (*(__u64 *)filter << 16 == mac)
+		if (*(__u64 *)filter << 16 == mac && filter->vlan == vlan)
 			return filter->queue;
 	}
 	__sync_fetch_and_add(&nic->unmatched, 1);
 	return nic->default_queue;
 }
 
-static __always_inline __u32 vmq(struct __sk_buff *skb, struct registers *nic, __u32 inner)
+// The VLAN of a frame, 0 without a tag; the kernel keeps the tag beside the frame if it has seen it.
+static __always_inline __u32 vlan_of(struct __sk_buff *skb, __u16 ethertype)
 {
+	__u8 tag[2];
+
+	if (skb->vlan_present)
+		return skb->vlan_tci & VLAN_ID;
+	if (ethertype != ETH_VLAN || bpf_skb_load_bytes(skb, ETHERNET, tag, 2))
+		return 0;
+	return ((tag[0] << 8) | tag[1]) & VLAN_ID;
+}
+
+static __always_inline __u32 vmq(struct __sk_buff *skb, struct registers *nic, __u32 inner, __u16 ethertype)
+{
+	__u32 at = nic->control & NVGRE_VMQ ? inner : 0;
 	__u64 mac = 0;
 
-	if (bpf_skb_load_bytes(skb, nic->control & NVGRE_VMQ ? inner : 0, &mac, 6))
+	if (bpf_skb_load_bytes(skb, at, &mac, 6))
 		return nic->default_queue;
-	return queue_of(nic, mac << 16);
+	return queue_of(nic, mac << 16, at ? 0 : vlan_of(skb, ethertype)); // RFC 7637: no tag inside
 }
 
 SEC("tc")
@@ -234,7 +251,7 @@ int cable_rx(struct __sk_buff *skb)
 		queue = rss(skb, nic, &outer, inner, &hash, &kind);
 		__sync_fetch_and_add(&nic->hashed[kind < 5 ? kind : 0], 1);
 	} else if (nic->control & VMQ) {
-		queue = vmq(skb, nic, inner);
+		queue = vmq(skb, nic, inner, (type[0] << 8) | type[1]);
 	}
 	skb->cb[0] = queue;
 	skb->cb[1] = hash;
