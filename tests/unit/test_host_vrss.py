@@ -48,6 +48,10 @@ def test_all_queues_are_read(host: MemoryHost, budget: float) -> None:
         for end in ENDS:
             host.vms[end].send(DATAGRAM)
         wait_heard(host, count * QUEUES)
+    if scheduler := host.worker.work.scheduler:
+        assert {*host.worker.state.ports["blue1"].descriptors} <= {*scheduler._jobs}
+        host.ask("detach-port", name="blue1")
+        assert not scheduler._jobs
 
 
 def test_the_worker_looks_into_packets_as_long_as_there_is_such_a_port(host: MemoryHost) -> None:
