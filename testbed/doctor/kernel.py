@@ -156,7 +156,8 @@ def _index(ip: Any, interface: str) -> int:
 def _tap() -> str:
     from testbed.wiring import tap
 
-    os.close(tap.open_queue("tap1"))
+    (queue,) = tap.open_queues("tap1")
+    os.close(queue)
     return "made one"
 
 

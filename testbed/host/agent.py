@@ -2,8 +2,8 @@
 
 Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a HostPlan, the host's
 position in the lab, and how it reaches the VMM; may be sent again with a changed plan),
-``attach-port`` (with the TAP queue's descriptor), ``detach-port``, ``hand-over-port`` (answers with
-that descriptor), ``set-port``, ``policy`` (see :mod:`testbed.host.policy`), ``resync`` (with the VMM),
+``attach-port`` (with the descriptors of the TAP queues), ``detach-port``, ``hand-over-port`` (answers with
+those descriptors), ``set-port``, ``policy`` (see :mod:`testbed.host.policy`), ``resync`` (with the VMM),
 ``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when the
 worker has acknowledged it.
 """
@@ -149,8 +149,8 @@ class Agent:
     def _attach(self, message: Message, descriptors: list[int]) -> Message:
         """``moved``: the VM comes from another host."""
         port = message["port"]
-        if len(descriptors) != 1:
-            raise BadInput("attach-port needs exactly one descriptor")
+        if not descriptors:
+            raise BadInput("attach-port needs a descriptor for each queue, at least one")
         moved = bool(message.get("moved"))
         self._provider.set_groups(self._link.order("add-port", descriptors, moved=moved, **port))
         self._ports[port["name"]] = port
@@ -158,7 +158,7 @@ class Agent:
         return {}
 
     def _hand_over(self, name: str) -> Reply:
-        """Part with a VM that goes to another host; its queue goes along in the reply."""
+        """Part with a VM that goes to another host; its queues go along in the reply."""
         if name not in self._ports:
             raise BadInput(f"there is no port {name!r}: one of {', '.join(self._ports) or 'none'}")
         groups, handed = self._link.hand_over("hand-over-port", name=name)

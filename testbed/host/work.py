@@ -40,13 +40,13 @@ class Work:
             processors = [Processor(plan.budget) for _ in range(plan.count)]
             self.scheduler = Scheduler(self._poll, processors)
 
-    def of_port(self, port: Port) -> Handler:
-        """What reads a VM's packets, on whichever processor has time."""
-        drain = partial(self._datapath.drain_port, port)
+    def of_port(self, port: Port, descriptor: int) -> Handler:
+        """What reads the packets of a VM's queue, on whichever processor has time."""
+        drain = partial(self._datapath.drain_port, port, descriptor)
         if self.scheduler is None:
             return drain
         spent, first = partial(self._sent, port), self.scheduler.processors[0]
-        return self.scheduler.add(Job(port.descriptor, drain, spent, first, anywhere=True))
+        return self.scheduler.add(Job(descriptor, drain, spent, first, anywhere=True))
 
     def of_queue(self, uplink: Uplink, queue: Queue) -> Handler:
         """What reads a NIC's receive queue; queue N begins on processor N."""

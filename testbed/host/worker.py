@@ -46,7 +46,7 @@ from testbed.wnv.learning import Learning
 from testbed.wnv.policy import decode_changes
 from testbed.wnv.tables import Tables
 
-_QUEUE = 1024  # packets that a VM's NIC may hold for the switch (a TAP device's default is 1000)
+_QUEUE = 1024  # packets that a queue of a VM's NIC may hold for the switch (a TAP device's default is 1000)
 _LOOK = 1.0  # seconds between looks at what has to end by itself, while there is any
 _PIPELINE = ("host", "wnv", "flow_entropy", "extensions")  # of an order: what a pipeline is made of
 Filter: TypeAlias = WnvFilter | FilterBelow
@@ -174,8 +174,9 @@ class Worker:
         self.state.forget_flows()
 
     def _set_inspects(self, exchanges: bool) -> None:
-        """Look into received packets where extensions may, or while a VM waits for an address."""
-        self.datapath.inspects = bool(self.stack.extensions) or exchanges
+        """Look into received packets where extensions may, while a VM waits for an address, and for vRSS."""
+        spread = any(len(port.queues) > 1 for port in self.state.ports.values())
+        self.datapath.inspects = bool(self.stack.extensions) or exchanges or spread
 
     def _forget_learning(self, ports: Iterable[str]) -> None:
         for name in ports:
@@ -217,13 +218,13 @@ class Worker:
 
     def _on_add_port(self, message: Message, descriptors: list[int]) -> list[str]:
         self._on_remove_port(message, [])
-        port = Port(message["name"], parse_mac(message["mac"]), message["vsid"], descriptors[0])
+        port = Port(message["name"], parse_mac(message["mac"]), message["vsid"], *descriptors)
         self.state.add_port(port)
         self.stack.attach_port(port)
-        self.state.forget_flows()
-        self.nics.ports_changed()
-        self._queues.add(port.descriptor)
-        self._watch(port.descriptor, self.work.of_port(port))
+        self._ports_changed()
+        for descriptor in descriptors:
+            self._queues.add(descriptor)
+            self._watch(descriptor, self.work.of_port(port, descriptor))
         if message.get("moved") and port.vsid == 0:
             self._announce(port)
         return self._groups()
@@ -236,21 +237,26 @@ class Worker:
                 uplink.send_parts([bytes(VNET), rarp.announcement(port.mac)])
 
     def _on_hand_over_port(self, message: Message, _: list[int]) -> list[str]:
-        """As remove-port, but the queue stays open and goes along; what the VM sends waits in it."""
-        self._handed = [os.dup(self.state.ports[message["name"]].descriptor)]
+        """As remove-port, but the queues stay open and go along; what the VM sends waits in them."""
+        self._handed = [os.dup(descriptor) for descriptor in self.state.ports[message["name"]].descriptors]
         return self._on_remove_port(message, [])
 
     def _on_remove_port(self, message: Message, _: list[int]) -> list[str]:
         if port := self.state.ports.get(message["name"]):
-            self._unwatch(port.descriptor)
-            self._queues.discard(port.descriptor)
+            for descriptor in port.descriptors:
+                self._unwatch(descriptor)
+                self._queues.discard(descriptor)
             self._totals.close(port, removed=True)
             self.stack.detach_port(port.name)
             self._forget_learning([port.name])
             self.state.remove_port(port.name)
-            self.nics.ports_changed()
-            self.state.forget_flows()
+            self._ports_changed()
         return self._groups()
+
+    def _ports_changed(self) -> None:
+        self._set_inspects(bool(self.learning.exchanges.open))
+        self.nics.ports_changed()
+        self.state.forget_flows()
 
     def _on_set_port(self, message: Message, _: list[int]) -> list[str]:
         port = self.state.ports[message["name"]]
@@ -309,13 +315,14 @@ class Worker:
     def _heard(self, port: Port, address: bytes) -> bool:
         """What a VM has said so far has to be read before anybody calls it silent."""
         probes = self.learning.probes
-        for _ in range(0, _QUEUE, BATCH):
-            if probes.answered(port.name, address):
-                return True
-            before = port.from_vm_packets
-            self.datapath.drain_port(port)
-            if port.from_vm_packets - before < BATCH:
-                break
+        for descriptor in port.descriptors:
+            for _ in range(0, _QUEUE, BATCH):
+                if probes.answered(port.name, address):
+                    return True
+                before = port.from_vm_packets
+                self.datapath.drain_port(port, descriptor)
+                if port.from_vm_packets - before < BATCH:
+                    break
         return probes.answered(port.name, address)
 
     # ---- questions --------------------------------------------------------------------------

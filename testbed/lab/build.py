@@ -149,14 +149,15 @@ def _boot(lab: Lab, vm: VmPlan) -> None:
     from testbed.wiring import guest
 
     netns = lab.netns(vm.name)
-    queues = guest.create_adapters(netns, vm)
+    adapters = guest.create_adapters(netns, vm)
     try:
-        for vnic, queue in queues:
+        for vnic, queues in adapters:
             port = {"name": vnic.port, "mac": vnic.mac, "vsid": vnic.vsid}
-            lab.host(vm.host).call("attach-port", [queue], port=port)
+            lab.host(vm.host).call("attach-port", queues, port=port)
     finally:
-        for _, queue in queues:
-            os.close(queue)
+        for _, queues in adapters:
+            for queue in queues:
+                os.close(queue)
     guest.configure(netns, vm, lab.plan.timers)
 
 

@@ -1,6 +1,6 @@
 """Live migration: a VM goes to another host with its processes, addresses, MTU and connections.
 
-The VM's device stays where it is, in the VM; what moves is the queue by which a switch reads it. The
+The VM's devices stay where they are, in the VM; what moves are the queues by which a switch reads them. The
 target is made ready first (docs/migration.md), so that the VM is unreachable only from the moment the
 old switch lets go until every host knows where the VM is now.
 """
@@ -28,7 +28,7 @@ FOLLOW_SECONDS = 10.0
 class Migrated(Struct, frozen=True):
     """Milliseconds of each phase. blackout: from the source's letting go until all hosts concerned know.
 
-    without_switch: the part of it in which no switch read the VM's queue.
+    without_switch: the part of it in which no switch read the VM's queues.
     """
 
     vm: str
@@ -102,12 +102,11 @@ def _move_ports(lab: Lab, vm: VmPlan, target: str) -> tuple[float, float]:
 
     What fails is undone, so far as the source host is there.
     """
-    queues: dict[str, int] = {}
+    queues: dict[str, list[int]] = {}
     left = time.monotonic()
     try:
         for vnic in vm.vnics:
-            _, handed = lab.host(vm.host).call("hand-over-port", name=vnic.port)
-            queues[vnic.port] = handed[0]
+            _, queues[vnic.port] = lab.host(vm.host).call("hand-over-port", name=vnic.port)
         for vnic in vm.vnics:
             _attach(lab, target, vnic, queues[vnic.port])
     except BaseException as error:
@@ -116,17 +115,18 @@ def _move_ports(lab: Lab, vm: VmPlan, target: str) -> tuple[float, float]:
             lab.vmm().post(f"/vms/{vm.name}/migrate", {"host": target, "phase": "cancel"})
         raise LabError(f"{vm.name} stays on {vm.host}: {error}") from error
     finally:
-        for queue in queues.values():
-            os.close(queue)
+        for handed in queues.values():
+            for queue in handed:
+                os.close(queue)
     return left, time.monotonic()
 
 
-def _attach(lab: Lab, host: str, vnic: VnicPlan, queue: int) -> None:
+def _attach(lab: Lab, host: str, vnic: VnicPlan, queues: list[int]) -> None:
     port = {"name": vnic.port, "mac": vnic.mac, "vsid": vnic.vsid}
-    lab.host(host).call("attach-port", [queue], port=port, moved=True)
+    lab.host(host).call("attach-port", queues, port=port, moved=True)
 
 
-def _back(lab: Lab, vm: VmPlan, target: str, queues: dict[str, int]) -> None:
+def _back(lab: Lab, vm: VmPlan, target: str, queues: dict[str, list[int]]) -> None:
     for vnic in vm.vnics:
         if vnic.port in queues:
             with contextlib.suppress(TestbedError):

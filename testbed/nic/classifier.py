@@ -43,7 +43,9 @@ class Steered(NamedTuple):
     kind: str = "none"
 
 
-class _Ip(NamedTuple):
+class Ip(NamedTuple):
+    """What hashes are made of. protocol: 0 for a fragment."""
+
     addresses: bytes
     protocol: int
     ports: bytes  # empty where there are none
@@ -62,7 +64,7 @@ def toeplitz(key: bytes, data: bytes) -> int:
 
 def steer(nic: Steering, frame: bytes) -> Steered:
     """The queue of a frame, as the hardware chooses it."""
-    outer = _parse(frame, 14, int.from_bytes(frame[12:14], "big"))
+    outer = parse_ip(frame, 14, int.from_bytes(frame[12:14], "big"))
     inner = _inner(frame, outer)
     if nic.rss:
         return _rss(nic, frame, outer, inner)
@@ -73,10 +75,10 @@ def steer(nic: Steering, frame: bytes) -> Steered:
     return Steered(0)
 
 
-def _rss(nic: Steering, frame: bytes, outer: _Ip | None, inner: int) -> Steered:
+def _rss(nic: Steering, frame: bytes, outer: Ip | None, inner: int) -> Steered:
     found, ports = outer, outer is not None and outer.protocol == _TCP
     if inner and nic.nvgre_rss:
-        within = _parse(frame, inner + 14, int.from_bytes(frame[inner + 12 : inner + 14], "big"))
+        within = parse_ip(frame, inner + 14, int.from_bytes(frame[inner + 12 : inner + 14], "big"))
         if within and within.ports:
             found, ports = within, True
     if found is None:
@@ -93,7 +95,8 @@ def _rss(nic: Steering, frame: bytes, outer: _Ip | None, inner: int) -> Steered:
     return Steered(nic.table[value % len(nic.table)], value, name)
 
 
-def _parse(frame: bytes, at: int, kind: int) -> _Ip | None:
+def parse_ip(frame: bytes, at: int, kind: int) -> Ip | None:
+    """The IP header at ``at``, of a frame of this Ethernet type. None: it is none, or cut off."""
     if kind == 0x0800:
         head = frame[at : at + 20]
         if len(head) < 20 or head[0] >> 4 != 4 or head[0] & 15 < 5:
@@ -109,9 +112,9 @@ def _parse(frame: bytes, at: int, kind: int) -> _Ip | None:
     else:
         return None
     if fragment:
-        return _Ip(addresses, 0, b"", after)
+        return Ip(addresses, 0, b"", after)
     ports = frame[after : after + 4] if protocol in (_TCP, _UDP) else b""
-    return _Ip(addresses, protocol, ports if len(ports) == 4 else b"", after)
+    return Ip(addresses, protocol, ports if len(ports) == 4 else b"", after)
 
 
 def _vlan(frame: bytes) -> int:
@@ -119,7 +122,7 @@ def _vlan(frame: bytes) -> int:
     return int.from_bytes(frame[14:16], "big") & 0xFFF if tagged else 0
 
 
-def _inner(frame: bytes, outer: _Ip | None) -> int:
+def _inner(frame: bytes, outer: Ip | None) -> int:
     """Offset of the inner Ethernet header, or 0."""
     if outer is None or outer.protocol != _GRE or frame[outer.after : outer.after + 4] != b"\x20\x00\x65\x58":
         return 0

@@ -27,7 +27,7 @@ from testbed.switch.buffer import (
 )
 from testbed.switch.drops import Drop, DropCounts, count
 from testbed.switch.pipeline import NIC, PORT
-from testbed.switch.port import Port
+from testbed.switch.port import Port, PortQueue
 from testbed.switch.uplink import Uplink
 
 _unpack_vnet = VNET_HEADER.unpack_from
@@ -198,15 +198,18 @@ class EncapsulateIPv6(_Encapsulation):
 class Decapsulate:
     """From a NIC to a VM: the outer header goes, offsets of the offload metadata move back.
 
-    ``outer``: the length of the outer header, 42 or 62.
+    ``queue``: the port's queue for this flow. ``outer``: the length of the outer header, 42 or 62.
     """
 
-    __slots__ = ("_data", "_drops", "_outer", "_port", "_start", "_view")
+    __slots__ = ("_data", "_drops", "_outer", "_port", "_queue", "_start", "_view")
 
-    def __init__(self, buffer: FrameBuffer, port: Port, drops: DropCounts, outer: int = _OUTER) -> None:
+    def __init__(
+        self, buffer: FrameBuffer, port: Port, queue: PortQueue, drops: DropCounts, outer: int = _OUTER
+    ) -> None:
         self._data = buffer.data
         self._view = buffer.view
         self._port = port
+        self._queue = queue
         self._drops = drops
         self._outer = outer
         self._start = WIRE + outer - VNET  # of the new vnet header
@@ -216,50 +219,59 @@ class Decapsulate:
         data = self._data
         at = self._start
         flags, gso_type, header, gso_size, start, offset = _unpack_vnet(data, READ)
-        port = self._port
+        queue = self._queue
         if flags & NEEDS_CSUM:
             outer = self._outer
             header = header - outer if header > outer else 0
             try:
                 _pack_vnet(data, at, flags, gso_type, header, gso_size, start - outer, offset)
             except struct.error:  # the checksum to complete is one of the outer headers
+                port = self._port
                 count(self._drops, PORT, port.name, port.vsid, Drop.MALFORMED)
                 return
         else:
             _pack_vnet(data, at, flags, 0, 0, 0, 0, 0)
         try:
-            os.write(port.descriptor, self._view[at:end])
+            os.write(queue.descriptor, self._view[at:end])
         except OSError:
+            port = self._port
             count(self._drops, PORT, port.name, port.vsid, Drop.PORT_REFUSED)
             return
-        port.to_vm_packets += 1
-        port.to_vm_bytes += end - at - VNET
+        queue.to_vm_packets += 1
+        queue.to_vm_bytes += end - at - VNET
 
 
 class Deliver:
-    """To a VM as it is: from a VM of this host (with new MACs) or from the wire (VSID 0)."""
+    """To a VM as it is: from a VM of this host (with new MACs) or from the wire (VSID 0).
 
-    __slots__ = ("_buffer", "_drops", "_macs", "_port", "_start")
+    ``queue``: the port's queue for this flow.
+    """
 
-    def __init__(self, buffer: FrameBuffer, start: int, macs: bytes, port: Port, drops: DropCounts) -> None:
+    __slots__ = ("_buffer", "_drops", "_macs", "_port", "_queue", "_start")
+
+    def __init__(
+        self, buffer: FrameBuffer, start: int, macs: bytes, port: Port, queue: PortQueue, drops: DropCounts
+    ) -> None:
         self._buffer = buffer
         self._start = start
         self._macs = macs
         self._port = port
+        self._queue = queue
         self._drops = drops
 
     def __call__(self, end: int) -> None:
         """Hand over the packet that ends at ``end``."""
-        buffer, start, port = self._buffer, self._start, self._port
+        buffer, start, queue = self._buffer, self._start, self._queue
         if self._macs:
             buffer.data[start : start + 12] = self._macs
         try:
-            os.writev(port.descriptor, [buffer.vnet, buffer.view[start:end]])
+            os.writev(queue.descriptor, [buffer.vnet, buffer.view[start:end]])
         except OSError:
+            port = self._port
             count(self._drops, PORT, port.name, port.vsid, Drop.PORT_REFUSED)
             return
-        port.to_vm_packets += 1
-        port.to_vm_bytes += end - start
+        queue.to_vm_packets += 1
+        queue.to_vm_bytes += end - start
 
 
 class ToWire:

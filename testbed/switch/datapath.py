@@ -45,6 +45,7 @@ from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Queue, Uplink
 from testbed.switch.verification import good
+from testbed.switch.vrss import queue_for
 
 if TYPE_CHECKING:
     from testbed.switch.segmentation import Segmenter
@@ -86,8 +87,8 @@ class Datapath:
     """The switch of one worker. ``unresolved`` is called with each PA next hop that needs resolving.
 
     ``inspects``: the decision on a received NVGRE frame may depend on its inner flow, as it does where
-    a switch has extensions or while a VM waits for an address. The keys of both ways have different forms,
-    so that it may change between any two packets.
+    a switch has extensions, while a VM waits for an address, and where the inner flow chooses the queue
+    of a VM. The keys of both ways have different forms, so that it may change between any two packets.
     """
 
     def __init__(self, state: SwitchState, pipeline: Pipeline, unresolved: Callable[[bytes], None]) -> None:
@@ -103,9 +104,9 @@ class Datapath:
 
     # ---- hot path -------------------------------------------------------------------------
 
-    def drain_port(self, port: Port) -> None:
-        """Take up to a batch of packets from a VM, and let what the NICs have kept of it go."""
-        self._take_from_vm(port)
+    def drain_port(self, port: Port, descriptor: int) -> None:
+        """Take up to a batch of packets from a VM's queue, and let what the NICs have kept of it go."""
+        self._take_from_vm(port, descriptor)
         self._flush()
 
     def drain_uplink(self, uplink: Uplink, queue: Queue) -> None:
@@ -117,10 +118,9 @@ class Datapath:
         for uplink in self.state.uplinks.values():
             uplink.flush()
 
-    def _take_from_vm(self, port: Port) -> None:
+    def _take_from_vm(self, port: Port, descriptor: int) -> None:
         data, parts = self._buffer.data, self._buffer.from_vm
-        descriptor, flows = port.descriptor, port.flows
-        readv, key_ipv4 = os.readv, _key_ipv4
+        flows, readv, key_ipv4 = port.flows, os.readv, _key_ipv4
         for _ in range(BATCH):
             try:
                 end = readv(descriptor, parts) + _FROM_VM
@@ -286,10 +286,11 @@ class Datapath:
         buffer, drops, name = self._buffer, self.drops, packet.source.name
         actions: list[Action] = []
         for port in packet.ports:
+            queue = queue_for(port, packet)
             if packet.outer is not None:
-                actions.append(Decapsulate(buffer, port, drops, packet.outer.header))
+                actions.append(Decapsulate(buffer, port, queue, drops, packet.outer.header))
                 continue
-            deliver: Action = Deliver(buffer, start, packet.macs, port, drops)
+            deliver: Action = Deliver(buffer, start, packet.macs, port, queue, drops)
             if packet.translation is not None and packet.translation.next_hop is None:
                 deliver = self._translate(packet, packet.translation, start, packet.macs, deliver)
             actions.append(deliver)

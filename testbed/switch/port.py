@@ -1,4 +1,4 @@
-"""A VM's switch port: the queue of the TAP device that is the VM's NIC."""
+"""A VM's switch port: the queues of the TAP device that is the VM's NIC."""
 
 from __future__ import annotations
 
@@ -10,18 +10,34 @@ from testbed.switch.buffer import VNET, Flows
 _NO_OFFLOAD = bytes(VNET)
 
 
-class Port:
-    """A port. ``descriptor``: the TAP queue, non-blocking, opened with IFF_VNET_HDR."""
+class PortQueue:
+    """A queue of a VM's NIC. ``number``: from 0."""
 
-    def __init__(self, name: str, mac: bytes, vsid: int, descriptor: int) -> None:
+    __slots__ = ("descriptor", "number", "to_vm_bytes", "to_vm_packets")
+
+    def __init__(self, number: int, descriptor: int) -> None:
+        self.number = number
+        self.descriptor = descriptor
+        self.to_vm_packets = self.to_vm_bytes = 0
+
+
+class Port:
+    """A port. ``descriptors``: the TAP queues, made non-blocking, opened with IFF_VNET_HDR; at least one.
+
+    ``descriptor``: of queue 0.
+    """
+
+    def __init__(self, name: str, mac: bytes, vsid: int, *descriptors: int) -> None:
         self.name = name
         self.mac = mac
         self.vsid = vsid
-        self.descriptor = descriptor
-        os.set_blocking(descriptor, False)
+        self.descriptors = descriptors
+        self.descriptor = descriptors[0]
+        for descriptor in descriptors:
+            os.set_blocking(descriptor, False)
+        self.queues = [PortQueue(number, descriptor) for number, descriptor in enumerate(descriptors)]
         self.flows: Flows = {}
         self.from_vm_packets = self.from_vm_bytes = 0
-        self.to_vm_packets = self.to_vm_bytes = 0
         self.suppressed_claims = 0  # of addresses, where they are learned: too many at once
 
     def send(self, frame: Buffer) -> bool:
@@ -30,12 +46,24 @@ class Port:
             os.writev(self.descriptor, [_NO_OFFLOAD, frame])
         except OSError:
             return False
-        self.to_vm_packets += 1
-        self.to_vm_bytes += len(frame)
+        first = self.queues[0]
+        first.to_vm_packets += 1
+        first.to_vm_bytes += len(frame)
         return True
 
+    @property
+    def to_vm_packets(self) -> int:
+        """Of all queues."""
+        return sum(queue.to_vm_packets for queue in self.queues)
+
+    @property
+    def to_vm_bytes(self) -> int:
+        """Of all queues."""
+        return sum(queue.to_vm_bytes for queue in self.queues)
+
     def counters(self) -> dict[str, int | str]:
-        """Packets and bytes both ways; a super-packet counts as one packet."""
+        """Packets and bytes both ways, by queue where there are several; a super-packet is one packet."""
+        queues = self.queues if len(self.queues) > 1 else ()
         return {
             "port": self.name,
             "vsid": self.vsid,
@@ -44,8 +72,10 @@ class Port:
             "to_vm_packets": self.to_vm_packets,
             "to_vm_bytes": self.to_vm_bytes,
             "suppressed_claims": self.suppressed_claims,
+            **{f"to_vm_queue_{queue.number}_packets": queue.to_vm_packets for queue in queues},
         }
 
     def close(self) -> None:
-        """Give the queue up; the VM's NIC loses its carrier."""
-        os.close(self.descriptor)
+        """Give the queues up; the VM's NIC loses its carrier."""
+        for descriptor in self.descriptors:
+            os.close(descriptor)

@@ -135,6 +135,7 @@ class VnicPlan(Struct, frozen=True):
     is_gateway: bool = False  # the network's way out
     lso: bool = True  # the guest may hand over super-packets
     tx_checksum: bool = True  # ... and leave checksums open
+    queues: int = 1
 
 
 class VmPlan(Struct, frozen=True):

@@ -131,7 +131,17 @@ def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, 
         mtu = vm_mtu(pa_mtu, pa_version, vnic.vsid, legacy=vnic.legacy)
         if vnic.vsid == 0:
             plain = tuple(str(ipaddress.ip_interface(address)) for address in vnic.addresses)
-            return VnicPlan(name, f"{vm}:{name}", 0, mac, mtu, addresses=plain, lso=lso, tx_checksum=checksum)
+            return VnicPlan(
+                interface=name,
+                port=f"{vm}:{name}",
+                vsid=0,
+                mac=mac,
+                mtu=mtu,
+                addresses=plain,
+                lso=lso,
+                tx_checksum=checksum,
+                queues=vnic.queues,
+            )
         network, subnet = subnets[vnic.vsid]
         customer = tuple(_with_length(address, subnet.prefixes) for address in vnic.addresses)
         gateways = () if vnic.gateway else subnet.gateways  # it is the way out itself
@@ -148,6 +158,7 @@ def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, 
             is_gateway=vnic.gateway,
             lso=lso,
             tx_checksum=checksum,
+            queues=vnic.queues,
         )
 
     return tuple(

@@ -109,6 +109,7 @@ class Vnic(Struct, frozen=True, forbid_unknown_fields=True):
     legacy: bool = False  # an emulated adapter: HNV does not reduce its MTU
     gateway: bool = False  # this VM is the network's way out: wildcard records and default routes
     offloads: dict[GuestTask, bool] = {}  # what the guest may leave to its adapter; default: all
+    queues: Annotated[int, Meta(ge=1, le=16)] = 1  # queues of the synthetic adapter (vRSS)
 
 
 class Vm(Struct, frozen=True, forbid_unknown_fields=True, rename={"shared_disk": "shared-disk"}):

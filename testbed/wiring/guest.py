@@ -18,13 +18,13 @@ GSO_MAX_SIZE = 65000
 _IFA_F_TENTATIVE, _IFA_F_DADFAILED = 0x40, 0x08
 
 
-def create_adapters(netns: int, vm: VmPlan) -> list[tuple[VnicPlan, int]]:
-    """The VM's NICs, down and without addresses; with each the descriptor of its queue."""
+def create_adapters(netns: int, vm: VmPlan) -> list[tuple[VnicPlan, list[int]]]:
+    """The VM's NICs, down and without addresses; with each the descriptors of its queues."""
     with in_netns(netns):
         sysctl.write(sysctl.GUEST)
         sysctl.write(sysctl.announcing_ipv6(on=vm.announce))
         queues = [
-            (vnic, tap.open_queue(vnic.interface, lso=vnic.lso, checksum=vnic.tx_checksum))
+            (vnic, tap.open_queues(vnic.interface, vnic.queues, lso=vnic.lso, checksum=vnic.tx_checksum))
             for vnic in vm.vnics
         ]
         with IPRoute() as ip:

@@ -1,7 +1,7 @@
-"""A VM's NIC: a TAP device in the VM's network namespace whose queue the host's switch reads.
+"""A VM's NIC: a TAP device in the VM's network namespace whose queues the host's switch reads.
 
-The queue hands over super-packets with offload metadata (IFF_VNET_HDR). The device persists when
-the switch closes the queue, as a NIC stays in a VM whose switch is restarted. Cables whose frames are
+A queue hands over super-packets with offload metadata (IFF_VNET_HDR). The device persists when
+the switch closes its queues, as a NIC stays in a VM whose switch is restarted. Cables whose frames are
 held back have TAP devices too, plain ones that end with their descriptor.
 """
 
@@ -17,29 +17,33 @@ from testbed.errors import MachineLacks
 _TUNSETIFF = 0x400454CA
 _TUNSETPERSIST = 0x400454CB
 _TUNSETOFFLOAD = 0x400454D0
-_IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+_IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
 _CSUM, _TSO4, _TSO6, _TSO_ECN = 1, 2, 4, 8
 
 _DEVICE = "/dev/net/tun"
 
 
-def open_queue(interface: str, *, lso: bool = True, checksum: bool = True) -> int:
+def open_queues(interface: str, count: int = 1, *, lso: bool = True, checksum: bool = True) -> list[int]:
     """Create the TAP device ``interface`` (or take it over) in the calling thread's network namespace.
 
-    lso, checksum: what the guest may leave to it; the former only with the latter. Returns the queue's
-    descriptor. Raises MachineLacks without TUN/TAP, OSError.
+    lso, checksum: what the guest may leave to it; the former only with the latter. Returns a descriptor
+    for each queue, in the order of the guest's numbers. Raises MachineLacks without TUN/TAP, OSError.
     """
-    descriptor = _open()
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if count > 1 else 0)
+    request = struct.pack("16sH22x", interface.encode(), flags)
+    offloads = (_CSUM if checksum else 0) | (_TSO4 | _TSO6 | _TSO_ECN if lso and checksum else 0)
+    queues: list[int] = []
     try:
-        flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
-        fcntl.ioctl(descriptor, _TUNSETIFF, struct.pack("16sH22x", interface.encode(), flags))
-        offloads = (_CSUM if checksum else 0) | (_TSO4 | _TSO6 | _TSO_ECN if lso and checksum else 0)
-        fcntl.ioctl(descriptor, _TUNSETOFFLOAD, offloads)
-        fcntl.ioctl(descriptor, _TUNSETPERSIST, 1)
-    except OSError:
-        os.close(descriptor)
+        for _ in range(count):
+            queues.append(_open())
+            fcntl.ioctl(queues[-1], _TUNSETIFF, request)
+            fcntl.ioctl(queues[-1], _TUNSETOFFLOAD, offloads)
+        fcntl.ioctl(queues[0], _TUNSETPERSIST, 1)
+    except BaseException:
+        for queue in queues:
+            os.close(queue)
         raise
-    return descriptor
+    return queues
 
 
 def open_wire() -> tuple[int, str]:

@@ -46,9 +46,9 @@ def lab(monkeypatch: pytest.MonkeyPatch, netns: int) -> Iterator[LearningHost]:
         host.configure(plan())
         host.space.settle()
         made = LearningHost(host, guests=())
-        ((_, queue),) = guest.create_adapters(netns, vm)
+        ((_, queues),) = guest.create_adapters(netns, vm)
         port = {"name": "blue1", "mac": VNIC.mac, "vsid": 5001}
-        host.agent.handle({"op": "attach-port", "port": port}, [queue])
+        host.agent.handle({"op": "attach-port", "port": port}, queues)
         made.learner.attached("blue1", VNIC.mac, 5001)
         guest.configure(netns, vm, "fast")
         guest.wait_until_settled(netns, vm, time.monotonic() + DEADLINE)

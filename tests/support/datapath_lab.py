@@ -164,7 +164,7 @@ def _build_fabric(lab: Lab, wire: Wire) -> None:
 def _build_vm(space: int, index: int, mtu: int) -> int:
     with in_netns(space), IPRoute() as ipr:
         sysctl.write(sysctl.GUEST)
-        queue = tap.open_queue("eth0")
+        (queue,) = tap.open_queues("eth0")
         (eth0,) = ipr.link_lookup(ifname="eth0")
         ipr.link("set", index=1, state="up")
         ipr.link("set", index=eth0, address=VM_MACS[index].hex(":"), mtu=mtu, gso_max_size=GSO_MAX_SIZE)
@@ -200,10 +200,9 @@ def _switch(
             NicStage(state),
         ]
         path = Datapath(state, Pipeline(stages), lambda _: None)
-        from_wire = functools.partial(path.drain_uplink, queue=uplink.queues[0])
-        for each, drain in ((port, path.drain_port), (uplink, from_wire)):
-            number = each.descriptor if isinstance(each, Port) else each.fileno()
-            ready[number] = (drain, each)
+        ready[queue] = functools.partial(path.drain_port, port, queue)
+        ready[uplink.fileno()] = functools.partial(path.drain_uplink, uplink, uplink.queues[0])
+        for number in (queue, uplink.fileno()):
             poll.register(number, select.EPOLLIN)
         switches.append((port, uplink, path))
     poll.register(stop, select.EPOLLIN)
@@ -223,5 +222,4 @@ def _switch(
                     }
                     for port, uplink, path in switches
                 ]
-            drain, each = ready[number]
-            drain(each)
+            ready[number]()

@@ -90,14 +90,17 @@ class MemoryHost:
         """Give the host a plan."""
         self.ask("configure", plan=msgspec.to_builtins(plan), position=0)
 
-    def plug(self, name: str, mac: bytes, vsid: int) -> None:
-        """Plug a VM in, which speaks through ``vms[name]``."""
-        if name in self.vms:
-            self.vms[name].close()
-        self.vms[name], inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        descriptor = inside.detach()
+    def plug(self, name: str, mac: bytes, vsid: int, queues: int = 1) -> None:
+        """Plug a VM in, which speaks through ``vms[name]``; by queue 1 through ``vms["NAME/1"]``."""
+        descriptors = []
+        for number in range(queues):
+            end = f"{name}/{number}" if number else name
+            if end in self.vms:
+                self.vms[end].close()
+            self.vms[end], inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            descriptors.append(inside.detach())
         port = {"name": name, "mac": mac.hex(":"), "vsid": vsid}
-        self.agent.handle({"op": "attach-port", "port": port}, [descriptor])
+        self.agent.handle({"op": "attach-port", "port": port}, descriptors)
 
     def seen_from_vms(self) -> None:
         """Return once the switch has read what the VMs have sent so far."""

@@ -17,16 +17,20 @@ _KEY = "6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73b
 _BLOCK = 1 << 16
 
 
-def flow_hash(source: str, source_port: int, destination: str, destination_port: int) -> int:
-    """Toeplitz by the book, on strings of bits: the key's 32 bits from each set bit of the input on."""
-    packed = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
-    packed += source_port.to_bytes(2, "big") + destination_port.to_bytes(2, "big")
+def toeplitz(source: str, destination: str, more: bytes = b"") -> int:
+    """The hash by the book, on strings of bits: the key's 32 bits from each set bit of the input on."""
+    packed = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed + more
     key = f"{int(_KEY, 16):0320b}"
     result = 0
     for position, bit in enumerate("".join(f"{byte:08b}" for byte in packed)):
         if bit == "1":
             result ^= int(key[position : position + 32], 2)
     return result
+
+
+def flow_hash(source: str, source_port: int, destination: str, destination_port: int) -> int:
+    """Of a TCP or UDP flow."""
+    return toeplitz(source, destination, source_port.to_bytes(2, "big") + destination_port.to_bytes(2, "big"))
 
 
 def ports_for(

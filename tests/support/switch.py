@@ -161,11 +161,15 @@ class MemoryUplink(Uplink):
 
 @dataclasses.dataclass
 class Seen:
-    """What came of one packet: (vnet header, frame) lists, and the drops it caused."""
+    """What came of one packet: (vnet header, frame) lists, and the drops it caused.
+
+    queues: of each port that got something, the queue of each packet.
+    """
 
     wire: list[tuple[bytes, bytes]]
     ports: dict[str, list[tuple[bytes, bytes]]]
     drops: dict[tuple[str, str], int]  # by port or NIC, and reason
+    queues: dict[str, list[int]]
 
     @property
     def frame(self) -> bytes:
@@ -183,7 +187,7 @@ class MemorySwitch:
     """Host ``host`` with its VMs' ports. ``cached`` False: every packet takes the full path.
 
     mode: where the WNV filter is. version: the family of the PA network. bound: the filter below the
-    switch is bound to the NIC. ``claims``: the VMs' addresses that were news.
+    switch is bound to the NIC. queues: of each VM's NIC. ``claims``: the VMs' addresses that were news.
     """
 
     def __init__(
@@ -197,8 +201,9 @@ class MemorySwitch:
         flow_entropy: bool = True,
         version: int = 4,
         bound: bool = True,
+        queues: int = 1,
     ) -> None:
-        self._cached = cached
+        self._cached, self._per_vm = cached, queues
         self.state = SwitchState()
         self.unresolved: list[bytes] = []
         self.wnv = FILTERS[mode](self.state, flow_entropy=flow_entropy)
@@ -210,7 +215,7 @@ class MemorySwitch:
         if isinstance(self.wnv, WnvFilter):
             self.wnv.learning = self.learning
         self._set_inspects(exchanges=False)
-        self._vms: dict[str, socket.socket] = {}
+        self._vms: dict[str, list[socket.socket]] = {}
         self.nic = MemoryUplink("nic1", nic_mac(host))
         self.nic.wnv_binding = bound
         self.state.uplinks["nic1"] = self.nic
@@ -227,18 +232,19 @@ class MemorySwitch:
 
     def add_port(self, name: str, mac: bytes, vsid: int) -> None:
         """Plug a VM in."""
-        inside, outside = _pair()
-        self._vms[name] = outside
-        port = Port(name, mac, vsid, inside.detach())
+        queues = [_pair() for _ in range(self._per_vm)]
+        self._vms[name] = [outside for _, outside in queues]
+        port = Port(name, mac, vsid, *(inside.detach() for inside, _ in queues))
         self.state.add_port(port)
         self.stack.attach_port(port)
 
     def _set_inspects(self, exchanges: bool) -> None:
-        self.datapath.inspects = exchanges or bool(self.stack.extensions)
+        self.datapath.inspects = exchanges or bool(self.stack.extensions) or self._per_vm > 1
 
     def unplug(self, name: str) -> None:
         """Close the VM's end of its port."""
-        self._vms.pop(name).close()
+        for queue in self._vms.pop(name):
+            queue.close()
 
     def apply(self, new: HostPolicy, preferred: Iterable[str] | None = None) -> None:
         """Give the switch a policy, as its worker does."""
@@ -249,11 +255,11 @@ class MemorySwitch:
         """How many flows are remembered."""
         return sum(len(each.flows) for each in (*self.state.ports.values(), *self.state.uplinks.values()))
 
-    def from_vm(self, name: str, frame: bytes, vnet: bytes = PLAIN) -> Seen:
+    def from_vm(self, name: str, frame: bytes, vnet: bytes = PLAIN, queue: int = 0) -> Seen:
         """A VM sends a packet."""
-        before = self._before()
-        self._vms[name].send(vnet + frame)
-        self.datapath.drain_port(self.state.ports[name])
+        before, port = self._before(), self.state.ports[name]
+        self._vms[name][queue].send(vnet + frame)
+        self.datapath.drain_port(port, port.descriptors[queue])
         return self._since(before)
 
     def from_wire(self, frame: bytes, vnet: bytes = PLAIN) -> Seen:
@@ -277,8 +283,8 @@ class MemorySwitch:
         """Close everything."""
         for port in self.state.ports.values():
             port.close()
-        for vm in self._vms.values():
-            vm.close()
+        for name in [*self._vms]:
+            self.unplug(name)
         self.nic.close()
 
     def __enter__(self) -> MemorySwitch:
@@ -304,9 +310,15 @@ class MemorySwitch:
             for key, count in self._drops().items()
             if count != before.get(key, 0)
         }
-        arrived = {name: list(_drain(vm)) for name, vm in self._vms.items()}
+        ports: dict[str, list[tuple[bytes, bytes]]] = {}
+        queues: dict[str, list[int]] = {}
+        for name, ends in self._vms.items():
+            for number, end in enumerate(ends):
+                for packet in _drain(end):
+                    ports.setdefault(name, []).append(packet)
+                    queues.setdefault(name, []).append(number)
         sent, self.nic.sent = self.nic.sent, []
-        return Seen(sent, {name: packets for name, packets in arrived.items() if packets}, drops)
+        return Seen(sent, ports, drops, queues)
 
 
 def _pair() -> tuple[socket.socket, socket.socket]:

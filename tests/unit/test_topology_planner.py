@@ -220,6 +220,12 @@ def test_mtu_of_a_legacy_adapter_is_not_reduced():
     )
 
 
+def test_queues_of_adapters():
+    vnics = [{"vsid": 5001, "addresses": [], "queues": 4}, {"vsid": 0, "queues": 16}, {"vsid": 5001}]
+    found = plan(topology(vms=[{"name": "vm1", "host": "host1", "vnics": vnics}])).vm("vm1")
+    assert [vnic.queues for vnic in found.vnics] == [4, 16, 1]
+
+
 def test_mtu_of_nics():
     value = topology(fabric={"switches": ["tor1"], "pa_mtu": 9000})
     assert {nic.mtu for host in plan(value).hosts for nic in host.nics} == {9000}

@@ -49,9 +49,9 @@ def flow_id_changes() -> None:
     around(Datapath, "drain_port", _without_cache)
 
 
-def _without_cache(before: Any, datapath: Any, port: Any) -> None:
+def _without_cache(before: Any, datapath: Any, port: Any, descriptor: int) -> None:
     datapath.state.forget_flows()
-    before(datapath, port)
+    before(datapath, port, descriptor)
 
 
 @plant(3)
