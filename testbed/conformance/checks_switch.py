@@ -58,7 +58,7 @@ def _told(sights: list[Sight]) -> str:
 def both_spaces(scene: Scene) -> str:
     """13: a packet to outside and one from outside."""
     one, other = _extended(scene, CAPTURE)
-    nic = scene.host(one.host).active_nic
+    nic = scene.host(one.host).team.primary
     out = _seen(scene, one.host, _pass(one, other))
     back = _seen(scene, one.host, _pass(other, one))
     wanted = [("ingress", "CA", one.port, one.vsid), ("egress", "PA", nic, one.vsid)]

@@ -89,7 +89,7 @@ class Scene:
 
     def cable(self, host: str) -> Place:
         """The fabric's end of the cable of the host's active NIC."""
-        active = self.host(host).active_nic
+        active = self.host(host).team.primary
         for cable in self.plan.fabric.cables:
             if (cable.host, cable.nic) == (host, active):
                 return Place(f"cable {host}:{active}", self.lab.netns(FABRIC), cable.interface)
@@ -102,7 +102,7 @@ class Scene:
     def nic_mac(self, host: str) -> bytes:
         """MAC of the host's active NIC."""
         plan = self.host(host)
-        return frames.mac(next(nic.mac for nic in plan.nics if nic.name == plan.active_nic))
+        return frames.mac(next(nic.mac for nic in plan.nics if nic.name == plan.team.primary))
 
     def pa(self, host: str, vsid: int) -> str:
         """The host's PA for a VSID. Raises NotShown."""

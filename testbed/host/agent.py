@@ -25,6 +25,7 @@ from testbed.host.orders import WorkerLink
 from testbed.host.pa.addresses import AddressState
 from testbed.host.policy import PolicyControl
 from testbed.host.provider import ProviderSide
+from testbed.host.team.side import TeamSide
 from testbed.host.vmm.side import VmmSide
 from testbed.nic.faults import Faults
 from testbed.nic.offloads import Offloads
@@ -48,6 +49,7 @@ class Agent:
         self._provider = ProviderSide(loop, self._link, self._events)
         self._policy = PolicyControl(self._link, self._provider, self._events)
         self._cables = Cables()
+        self._team = TeamSide(loop, self._link, self._events, self._provider.use)
         self._learner = Learner(loop, self._link, self._policy, self._events)
         self._vmm = VmmSide(loop, self._policy, self._learner, self._address_states)
         self._provider.on_state = self._vmm.addresses_changed
@@ -63,6 +65,8 @@ class Agent:
             "set-nic": self._set_nic,
             "cables": lambda _: {"cables": self._cables.describe(self._nic_names())},
             "replug": self._replug,
+            "team": lambda _: {"team": {**self._team.describe(), **self._link.order("team")}},
+            "set-team-member": self._set_team_member,
             "set-cable": self._set_cable,
             "counters": lambda _: {"counters": self._link.order("counters")},
             "events": lambda message: self._take_events(message.get("after")),
@@ -112,7 +116,7 @@ class Agent:
             wnv=plan.wnv,
             flow_entropy=plan.flow_entropy,
             extensions=msgspec.to_builtins(plan.extensions),
-            active_nic=plan.active_nic,
+            team=msgspec.to_builtins(plan.team),
             learning=plan.learning,
             processors=msgspec.to_builtins(plan.processors),
         )
@@ -124,8 +128,8 @@ class Agent:
             self._cables.remove(nic.name)
         for nic in [nic for key, nic in after.items() if key not in before]:
             self._link.order("add-nic", **msgspec.to_builtins(nic))
-        if old is None or _provider_nic(old) != _provider_nic(plan) or not self._provider.joined:
-            self._provider.join(plan)
+        if old is None or _team_of(old) != _team_of(plan) or not self._provider.joined:
+            self._provider.join(plan, self._team.configure(plan))
         self._learner.configure(plan.timers, learning=plan.learning)
         self._vmm.join(plan.name, message.get("vmm"))
         if not self._vmm.owns_policy:
@@ -142,6 +146,7 @@ class Agent:
         """The host ends."""
         self._learner.stop()
         self._vmm.close()
+        self._team.close()
         self._cables.close()
 
     # ---- ports ----------------------------------------------------------------------------
@@ -218,10 +223,13 @@ class Agent:
         self._link.order("remove-nic", name=nic.name)
         self._link.order("add-nic", **msgspec.to_builtins(nic))
         assert self._plan is not None
-        if nic.name == self._plan.active_nic:
-            addresses = {each.provider_address for each in self._policy.policy().provider_addresses}
-            self._provider.join(self._plan)
-            self._provider.set_addresses(addresses)
+        addresses = {each.provider_address for each in self._policy.policy().provider_addresses}
+        self._provider.join(self._plan, self._team.configure(self._plan))
+        self._provider.set_addresses(addresses)
+        return {}
+
+    def _set_team_member(self, message: Message) -> Message:
+        self._team.set_administrative(message["name"], failed=message["failed"])
         return {}
 
     def _nics(self) -> tuple[NicPlan, ...]:
@@ -277,7 +285,7 @@ class Agent:
                     "name": nic.name,
                     "mac": nic.mac,
                     "mtu": nic.mtu,
-                    "active": nic.name == plan.active_nic,
+                    "active": nic.name in self._team.roles.active,
                     "wnv_binding": nic.wnv_binding,
                 }
                 for nic in plan.nics
@@ -325,6 +333,6 @@ def _hardware(nic: NicPlan) -> NicPlan:
     return msgspec.structs.replace(nic, profile="", offloads=Offloads())
 
 
-def _provider_nic(plan: HostPlan) -> tuple[object, ...]:
+def _team_of(plan: HostPlan) -> tuple[object, ...]:
     """What the PA space depends on."""
-    return _hardware(next(nic for nic in plan.nics if nic.name == plan.active_nic)), plan.timers
+    return [_hardware(nic) for nic in plan.nics], plan.team, plan.timers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from testbed.nic.classifier import HASH_TYPES, KEY, Steering
 from testbed.nic.offloads import Offloads
 from testbed.nic.registers import TABLE, Registers
 from testbed.packets.ethernet import parse_mac
+from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Uplink
 
@@ -40,8 +42,10 @@ class Nic:
 class Nics:
     """The NICs by name. They are in the switch's state as uplinks too."""
 
-    def __init__(self, state: SwitchState) -> None:
+    def __init__(self, state: SwitchState, provider_address: Callable[[int], bytes | None]) -> None:
+        """``provider_address(vsid)``: the PA to which packets for a virtual subnet come."""
         self._state = state
+        self.provider_address = provider_address
         self._nics: dict[str, Nic] = {}
 
     def add(self, message: Message) -> Uplink:
@@ -87,16 +91,31 @@ class Nics:
         self._state.forget_flows()
 
     def ports_changed(self) -> None:
-        """VMs have come or gone: VMQ gives each a queue, by turns; queue 0 is everybody else's."""
+        """VMs have come or gone: VMQ gives each a queue, by turns; queue 0 is everybody else's.
+
+        In a team whose queues add up a VM has its queue on the member that takes what comes for it.
+        """
+        roles = self._state.roles
         ports = [self._state.ports[name] for name in sorted(self._state.ports)]
-        for nic in self._nics.values():
+        for name, nic in self._nics.items():
+            here = [port for port in ports if roles.queue_mode != "Sum-of-Queues" or self._at(port) == name]
             queues = len(nic.uplink.queues)
             filters = {
-                (port.mac, 0): 1 + i % (queues - 1) if queues > 1 else 0 for i, port in enumerate(ports)
+                (port.mac, 0): 1 + i % (queues - 1) if queues > 1 else 0 for i, port in enumerate(here)
             }
             if filters != nic.filters:
                 nic.filters = filters
                 self._program(nic)
+
+    def _at(self, port: Port) -> str | None:
+        """The member at which what is for a VM arrives: by its MAC, or by its virtual subnet's PA."""
+        roles, address = self._state.roles, port.mac
+        if port.vsid:
+            found = self.provider_address(port.vsid)
+            if found is None:
+                return None
+            address = found
+        return roles.carrier(roles.home(address))
 
     def describe(self) -> list[Message]:
         """Each NIC's settings and the counters of its registers."""

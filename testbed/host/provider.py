@@ -1,4 +1,4 @@
-"""A host's provider side: the PA space of its active NIC, kept in step with policy, ports and worker."""
+"""A host's provider side: the PA space of its team, kept in step with policy, ports and worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from testbed.host.orders import WorkerLink
 from testbed.host.pa.addresses import AddressState
 from testbed.host.pa.space import PaSpace
 from testbed.host.pa.timers import TIMERS
-from testbed.packets.ethernet import parse_mac
+from testbed.switch.roles import Roles
 from testbed.telemetry import EventLog
 from testbed.topology.plan import HostPlan
 
@@ -25,20 +25,23 @@ class ProviderSide:
         self.on_state: Callable[[], None] = lambda: None  # called when a PA has another state
         link.on_unresolved = self.resolve
 
-    def join(self, plan: HostPlan) -> None:
-        """Join the PA network with the active NIC; a network joined before is left."""
+    def join(self, plan: HostPlan, roles: Roles) -> None:
+        """Join the PA network with the NICs; a network joined before is left."""
         if self._space:
             self._space.close()
-        mac = next(nic.mac for nic in plan.nics if nic.name == plan.active_nic)
         self._space = PaSpace(
             self._loop,
-            plan.active_nic,
-            parse_mac(mac),
+            roles,
             TIMERS[plan.timers],
             self._neighbor,
             self._state_changed,
             self._events,
         )
+
+    def use(self, roles: Roles) -> None:
+        """Members of the team have failed, or work again."""
+        if self._space:
+            self._space.use(roles)
 
     @property
     def joined(self) -> bool:

@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import os
 import select
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -21,12 +22,11 @@ from testbed.errors import TestbedError
 from testbed.host.claims import ClaimBox
 from testbed.host.counters import VsidTotals, collect
 from testbed.host.nics import Nics
+from testbed.host.team.worker import WorkerTeam
 from testbed.host.work import Work
 from testbed.nic.offloads import Offloads
 from testbed.nic.stage import NicStage
-from testbed.packets import rarp
 from testbed.packets.ethernet import parse_mac
-from testbed.switch.buffer import VNET
 from testbed.switch.datapath import BATCH, Datapath
 from testbed.switch.drops import Drop
 from testbed.switch.extensions.api import Extension
@@ -37,8 +37,9 @@ from testbed.switch.port import Port
 from testbed.switch.stages import PortStage
 from testbed.switch.state import SwitchState
 from testbed.switch.switching import SwitchingStage
-from testbed.teaming.team import TeamStage
-from testbed.topology.plan import ExtensionPlan, HostPolicy, ProcessorsPlan
+from testbed.teaming.flowlets import Flowlets
+from testbed.teaming.stage import TeamStage
+from testbed.topology.plan import ExtensionPlan, HostPolicy, ProcessorsPlan, TeamPlan
 from testbed.topology.schema import WnvMode
 from testbed.wnv.below import FilterBelow
 from testbed.wnv.filter import WnvFilter
@@ -57,7 +58,11 @@ FILTERS: dict[WnvMode, type[WnvFilter] | type[FilterBelow]] = {
 
 
 def build_pipeline(
-    state: SwitchState, wnv: Filter, stack: Stack | None = None, mode: WnvMode = "in-switch"
+    state: SwitchState,
+    wnv: Filter,
+    stack: Stack | None = None,
+    mode: WnvMode = "in-switch",
+    flowlets: Flowlets | None = None,
 ) -> Pipeline:
     """The stages of a switch; their order is the pipeline's own. ``stack``: its extensions."""
     stack = stack or Stack([], state)
@@ -67,7 +72,7 @@ def build_pipeline(
         SwitchingStage(state),
         wnv,
         UplinkExtensions(stack, state, mode),
-        TeamStage(state),
+        TeamStage(state, flowlets),
         NicStage(state),
     ]
     return Pipeline(stages, mode)
@@ -81,7 +86,8 @@ class Worker:
         self.state = SwitchState()
         self.wnv: Filter = WnvFilter(self.state)
         self.stack = Stack([], self.state)
-        pipeline = build_pipeline(self.state, self.wnv, self.stack)
+        self.flowlets = Flowlets()
+        pipeline = build_pipeline(self.state, self.wnv, self.stack, flowlets=self.flowlets)
         self.datapath = Datapath(self.state, pipeline, self._unresolved)
         self.claims = ClaimBox(lambda: self._control.send({"op": "claims"}))
         self.learning = Learning(self.claims.put, self._set_inspects)
@@ -89,7 +95,8 @@ class Worker:
         self._totals = VsidTotals()
         self._poll = select.epoll()
         self.work = Work(self.state, self.datapath, self._poll)
-        self.nics = Nics(self.state)
+        self.nics = Nics(self.state, lambda vsid: self.wnv.tables.own_pa(vsid))
+        self.team = WorkerTeam(self.state, self.flowlets)
         self._ready: dict[int, Callable[[], None]] = {}
         self._running = True
         self._queues: set[int] = set()  # descriptors of the ports
@@ -109,6 +116,8 @@ class Worker:
                 self.learning.exchanges.expire()
             if self.work.scheduler:
                 self.work.scheduler.resume()
+            if self.team.balances:
+                self.flowlets.look(time.monotonic())
 
     def _patience(self, seconds: float | None) -> float | None:
         """How long to wait for something to read."""
@@ -162,7 +171,7 @@ class Worker:
             self.wnv, self.stack, self._made_of = wnv, stack, made_of
             for port in self.state.ports.values():
                 stack.attach_port(port)
-            self.datapath.pipeline = build_pipeline(self.state, wnv, stack, message["wnv"])
+            self.datapath.pipeline = build_pipeline(self.state, wnv, stack, message["wnv"], self.flowlets)
         learns = isinstance(self.wnv, WnvFilter) and message.get("learning", True)
         if isinstance(self.wnv, WnvFilter):
             self.wnv.learning = self.learning if learns else None
@@ -170,7 +179,7 @@ class Worker:
             self._forget_learning(self.state.ports)
         self._set_inspects(bool(self.learning.exchanges.open))
         self.work.on(msgspec.convert(message["processors"], ProcessorsPlan))
-        self.state.active_nic = message["active_nic"]
+        self.team.configure(msgspec.convert(message["team"], TeamPlan))
         self.state.forget_flows()
 
     def _set_inspects(self, exchanges: bool) -> None:
@@ -192,15 +201,30 @@ class Worker:
 
     def _on_add_nic(self, message: Message, _: list[int]) -> None:
         uplink = self.nics.add(message)
+        self.team.refresh()
         for queue in uplink.queues:
             self._watch(queue.socket.fileno(), self.work.of_queue(uplink, queue))
         self.nics.ports_changed()
 
     def _on_remove_nic(self, message: Message, _: list[int]) -> None:
         if uplink := self.nics.remove(message["name"]):
+            self.team.refresh()
             for queue in uplink.queues:
                 self._unwatch(queue.socket.fileno())
             uplink.close()
+
+    def _on_team_state(self, message: Message, _: list[int]) -> None:
+        """Which members have failed, and the gap from which flows may move (None: as it is)."""
+        self.team.set_state(message["failed"], message["gap"])
+        self.nics.ports_changed()
+
+    def _on_received(self, _: Message, __: list[int]) -> dict[str, int]:
+        """Frames that each NIC has received."""
+        uplinks = self.state.uplinks.values()
+        return {uplink.name: sum(queue.rx_packets for queue in uplink.queues) for uplink in uplinks}
+
+    def _on_team(self, _: Message, __: list[int]) -> Message:
+        return self.team.describe()
 
     def _on_install_nic(self, message: Message, descriptors: list[int]) -> None:
         """The registers of the NIC's classifier have come."""
@@ -226,15 +250,8 @@ class Worker:
             self._queues.add(descriptor)
             self._watch(descriptor, self.work.of_port(port, descriptor))
         if message.get("moved") and port.vsid == 0:
-            self._announce(port)
+            self.team.announce(port)
         return self._groups()
-
-    def _announce(self, port: Port) -> None:
-        """A VM of VSID 0 has come from another host: the fabric's switches are to look for it here."""
-        uplink = self.state.uplinks.get(self.state.active_nic)
-        if uplink is not None:
-            with contextlib.suppress(OSError):  # the VM's own next packet does the same
-                uplink.send_parts([bytes(VNET), rarp.announcement(port.mac)])
 
     def _on_hand_over_port(self, message: Message, _: list[int]) -> list[str]:
         """As remove-port, but the queues stay open and go along; what the VM sends waits in them."""
@@ -278,6 +295,7 @@ class Worker:
         policy = msgspec.msgpack.decode(message["policy"], type=HostPolicy)
         self.wnv.tables = Tables(policy, frozenset(message["preferred"]))
         self.claims.policy_changed()
+        self.nics.ports_changed()
         self.state.forget_flows()
         return self._groups()
 
@@ -288,6 +306,7 @@ class Worker:
 
     def _on_preferred(self, message: Message, _: list[int]) -> list[str]:
         self.wnv.tables.set_preferred(frozenset(message["addresses"]))
+        self.nics.ports_changed()
         self.state.forget_flows()
         return self._groups()
 

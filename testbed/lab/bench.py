@@ -100,15 +100,15 @@ def _switch_seconds(lab: Lab, hosts: set[str]) -> float:
 
 @contextlib.contextmanager
 def _nics(lab: Lab, hosts: set[str], profile: str | None) -> Iterator[bool]:
-    """The active NICs of some hosts are of a profile meanwhile. Whether they join what comes encapsulated."""
+    """The NICs of some hosts are of a profile meanwhile. Whether they join what comes encapsulated."""
     from testbed.topology.profiles import Profiles
     from testbed.topology.schema import Nic
 
-    active = [(host.name, host.active_nic) for host in lab.plan.hosts if host.name in hosts]
+    all_of = [(host.name, nic.name) for host in lab.plan.hosts if host.name in hosts for nic in host.nics]
     if profile is None:
         yield all(
             {"nvgre", "rsc", "nvgre-rsc"} <= {*each["offloads"]["enabled"]}
-            for host, name in active
+            for host, name in all_of
             for each in nics.show(lab, host)
             if each["name"] == name
         )
@@ -116,7 +116,7 @@ def _nics(lab: Lab, hosts: set[str], profile: str | None) -> Iterator[bool]:
     wanted = Profiles(Path.cwd()).offloads(Nic(name="nic", profile=profile))
     before = []
     try:
-        for host, name in active:
+        for host, name in all_of:
             before.append((host, name, nics.replace(lab, host, name, wanted)))
         yield wanted.nvgre.rsc
     finally:
@@ -147,9 +147,7 @@ def _wired(lab: Lab, client: VmPlan, server: VmPlan, wire: Wire | None) -> Itera
     """The wire of the cables while measuring; afterwards they are what they were."""
     from testbed.wiring.fabric import Wiring
 
-    active = {host.name: host.active_nic for host in lab.plan.hosts}
-    cables = [cable for cable in lab.plan.fabric.cables if active[cable.host] == cable.nic]
-    on_path = [cable for cable in cables if cable.host in (client.host, server.host)]
+    on_path = [cable for cable in lab.plan.fabric.cables if cable.host in (client.host, server.host)]
     planned = _wire_of(on_path)
     if wire is None or not on_path:
         yield planned

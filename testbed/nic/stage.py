@@ -10,7 +10,7 @@ from testbed.switch.uplink import Uplink
 
 
 class NicStage:
-    """The NIC accepts its own MAC, group addresses and the MACs of VSID-0 ports."""
+    """Accepts MACs for which the NIC speaks in the team, its own among them, those of VSID-0 ports, and groups."""
 
     name = NIC
 
@@ -22,11 +22,23 @@ class NicStage:
         return None
 
     def inbound(self, packet: Packet) -> Verdict:
-        """Refuse what the fabric flooded for others."""
+        """Refuse what the fabric flooded for others, and what another member of the team takes."""
         if len(packet.frame) < 14:
             return Drop.MALFORMED
-        destination = bytes(packet.frame[:6])
+        destination, state = bytes(packet.frame[:6]), self._state
         assert isinstance(packet.source, Uplink)
-        if destination[0] & 1 or destination == packet.source.mac:
+        member, roles = packet.source.name, state.roles
+        if destination[0] & 1:
+            if not roles.hears_groups(member):
+                return Drop.OTHER_MEMBER
+            return Drop.OWN_PACKET if self._is_own(bytes(packet.frame[6:12])) else None
+        if roles.takes(member, destination):
             return None
-        return None if self._state.port_with_mac(0, destination) else Drop.NOT_FOR_US
+        if state.port_with_mac(0, destination):
+            taken = roles.plan.has_partner or roles.carrier(roles.home(destination)) == member
+            return None if taken else Drop.OTHER_MEMBER
+        return Drop.OTHER_MEMBER if roles.is_own(destination) else Drop.NOT_FOR_US
+
+    def _is_own(self, source: bytes) -> bool:
+        """Whether a frame that came back around is this host's own."""
+        return self._state.roles.is_own(source) or self._state.port_with_mac(0, source) is not None

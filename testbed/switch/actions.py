@@ -44,6 +44,7 @@ _PAYLOAD_LENGTH_AT = WIRE_IPV6 + nvgre.PAYLOAD_LENGTH_AT
 _IPV6_START = WIRE_IPV6 + 14
 _IPV6_HEADER = 40
 
+_SOURCE_MAC = INNER + 6
 _MACS_END = INNER + 12  # the inner MACs are written with the outer header
 _DATA_OFFSET = INNER + 12  # of a TCP header that starts with the frame: its length, in 4-byte words << 4
 
@@ -275,20 +276,25 @@ class Deliver:
 
 
 class ToWire:
-    """From a VM to a NIC, not encapsulated: VSID 0, or translated."""
+    """From a VM to a NIC, not encapsulated: VSID 0, or translated. ``mac``: in place of the source's."""
 
-    __slots__ = ("_buffer", "_drops", "_uplink", "_vsid")
+    __slots__ = ("_buffer", "_drops", "_mac", "_uplink", "_vsid")
 
-    def __init__(self, buffer: FrameBuffer, uplink: Uplink, drops: DropCounts, vsid: int = 0) -> None:
+    def __init__(
+        self, buffer: FrameBuffer, uplink: Uplink, drops: DropCounts, vsid: int = 0, mac: bytes = b""
+    ) -> None:
         self._buffer = buffer
         self._uplink = uplink
         self._drops = drops
         self._vsid = vsid
+        self._mac = mac
 
     def __call__(self, end: int) -> None:
         """Send the packet that ends at ``end``."""
         buffer, uplink = self._buffer, self._uplink
         data = buffer.data
+        if self._mac:
+            data[_SOURCE_MAC:_MACS_END] = self._mac
         if data[READ + 1]:
             _, _, _, gso_size, at, _ = _unpack_vnet(data, READ)
             uplink.count_lso(end - INNER - at - (data[_DATA_OFFSET + at] >> 2 & 60), gso_size)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from testbed.packets import ethernet, nvgre
@@ -40,7 +41,7 @@ from testbed.switch.buffer import (
 )
 from testbed.switch.drops import Drop, DropCounts, count
 from testbed.switch.packet import Packet, Translation, Tunnel
-from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Pipeline
+from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Pipeline, leaves
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Queue, Uplink
@@ -295,28 +296,31 @@ class Datapath:
                 deliver = self._translate(packet, packet.translation, start, packet.macs, deliver)
             actions.append(deliver)
         actions.extend(Discard(drops, stage, name, packet.vsid, reason) for stage, reason in packet.lost)
-        away = packet.translation is not None and packet.translation.next_hop is not None
-        if not (away or packet.to_wire or packet.tunnels):
+        if not leaves(packet):
             return actions
-        uplink = packet.uplink
-        if uplink is None:
+        if packet.egress is None:
             copies = len(packet.tunnels) or 1
             actions.extend([Discard(drops, TEAM, name, packet.vsid, Drop.NO_UPLINK)] * copies)
-            return actions
-        if packet.to_wire:
-            actions.append(self._to_wire(uplink, name, 0))
-        actions.extend(self._encapsulate(packet, tunnel, uplink) for tunnel in packet.tunnels)
-        if away:  # last, for it changes more of the buffer than the MACs
-            actions.append(self._to_wire_translated(packet, uplink))
+        else:
+            actions.append(packet.egress.through(partial(self._leave, packet)))
         return actions
 
-    def _encapsulate(self, packet: Packet, tunnel: Tunnel, uplink: Uplink) -> Action:
+    def _leave(self, packet: Packet, uplink: Uplink, mac: bytes) -> Action:
+        """All copies of a packet that leave, through one NIC, under a MAC of the team's (none: their own)."""
+        actions = [self._encapsulate(packet, tunnel, uplink, mac) for tunnel in packet.tunnels]
+        if packet.to_wire:
+            actions.insert(0, self._to_wire(uplink, packet.source.name, 0, mac))
+        if packet.translation is not None:  # last, for it changes more of the buffer than the MACs
+            actions.append(self._to_wire_translated(packet, packet.translation, uplink, mac))
+        return actions[0] if len(actions) == 1 else Replicate(self._buffer, actions)
+
+    def _encapsulate(self, packet: Packet, tunnel: Tunnel, uplink: Uplink, mac: bytes) -> Action:
         name, vsid = packet.source.name, packet.vsid
         neighbor = self.state.neighbor(tunnel.next_hop)
         if neighbor is None:  # the filter holds such packets: lost in between
             return Discard(self.drops, WNV, name, vsid, Drop.PA_UNREACHABLE)
         outer = nvgre.template(
-            neighbor, uplink.mac, tunnel.source_pa, tunnel.destination_pa, tunnel.vsid, tunnel.flow_id
+            neighbor, mac or uplink.mac, tunnel.source_pa, tunnel.destination_pa, tunnel.vsid, tunnel.flow_id
         )
         over_ipv4 = len(tunnel.source_pa) == 4
         kind = Encapsulate if over_ipv4 else EncapsulateIPv6
@@ -333,8 +337,8 @@ class Datapath:
         limit = uplink.mtu - len(outer) + 14
         return self._in_software(send, uplink, tunnel.vsid, oversize, outer + packet.macs, limit)
 
-    def _to_wire(self, uplink: Uplink, name: str, vsid: int) -> Action:
-        send = ToWire(self._buffer, uplink, self.drops, vsid)
+    def _to_wire(self, uplink: Uplink, name: str, vsid: int, mac: bytes = b"") -> Action:
+        send = ToWire(self._buffer, uplink, self.drops, vsid, mac)
         if uplink.plain.lso and uplink.plain.tx_checksum:
             return send
         too_long = Discard(self.drops, NIC, name, vsid, Drop.TX_OVERSIZE)
@@ -361,15 +365,15 @@ class Datapath:
             oversize=oversize,
         )
 
-    def _to_wire_translated(self, packet: Packet, uplink: Uplink) -> Action:
-        translation = packet.translation
-        assert translation is not None
+    def _to_wire_translated(
+        self, packet: Packet, translation: Translation, uplink: Uplink, mac: bytes
+    ) -> Action:
         assert translation.next_hop is not None
         neighbor = self.state.neighbor(translation.next_hop)
         if neighbor is None:
             return Discard(self.drops, WNV, packet.source.name, packet.vsid, Drop.PA_UNREACHABLE)
         send = self._to_wire(uplink, packet.source.name, packet.vsid)
-        return self._translate(packet, translation, INNER, neighbor + uplink.mac, send)
+        return self._translate(packet, translation, INNER, neighbor + (mac or uplink.mac), send)
 
     def _translate(
         self, packet: Packet, translation: Translation, start: int, macs: bytes, send: Action

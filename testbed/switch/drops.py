@@ -41,11 +41,12 @@ class Drop(StrEnum):
     # WNV filter, from the wire
     NOT_NVGRE = "not-nvgre"  # no port takes frames outside virtual subnets
     PA_NOT_LOCAL = "pa-not-local"
-    OWN_PACKET = "own-packet"  # what this host sent to a PA group came back through another NIC
+    OWN_PACKET = "own-packet"  # what this host sent to a group came back through another NIC
     POLICY_MISMATCH = "policy-mismatch"  # unknown VSID, or a PA that no record of the network names
     NO_PORT = "no-port"  # no port of that VSID has the destination MAC
     # NIC
     BAD_CHECKSUM = "bad-checksum"  # of a received frame, where the NIC verifies it
+    OTHER_MEMBER = "other-member"  # it came to several NICs of the team, of which another one takes it
     NOT_FOR_US = "not-for-us"  # the fabric flooded a frame for another host
     RX_OVERRUN = "rx-overrun"  # the kernel dropped before the switch could read
     TX_REFUSED = "tx-refused"  # the NIC took no more

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from testbed.packets.checksum import Buffer
 from testbed.packets.nvgre import Outer
+from testbed.switch.buffer import Action
 from testbed.switch.drops import Drop
 from testbed.switch.port import Port
 from testbed.switch.uplink import Uplink
@@ -71,12 +73,22 @@ class Translation:
         self.next_hop = next_hop
 
 
+class Egress(Protocol):
+    """The team's way out for a packet: one NIC, or several in turns."""
+
+    def through(self, make: Callable[[Uplink, bytes], Action]) -> Action:
+        """What to do with each packet of the flow. ``make(uplink, mac)``: through one NIC, under that MAC.
+
+        An empty MAC: frames keep their own.
+        """
+
+
 class Packet:
     """What the stages read and decide. A stage reads ``frame`` and never writes into it.
 
     frame: the Ethernet frame as it entered the switch (from a VM: the CA frame; from a NIC: the
     whole outer frame). vnet: its virtio_net_hdr. ``macs`` are the 12 address bytes the CA frame
-    leaves with. Destinations: ``ports``, and through the team's ``uplink`` either ``tunnels``, one
+    leaves with. Destinations: ``ports``, and through the team's ``egress`` either ``tunnels``, one
     ``translation``, or (``to_wire``) the frame as it is. ``replies`` go back to the sender as well.
 
     Copies in ``waiting`` (a PA next hop for each) leave once that is resolved, and those in ``lost``
@@ -90,6 +102,7 @@ class Packet:
     __slots__ = (
         "cacheable",
         "directed",
+        "egress",
         "frame",
         "gateway",
         "lost",
@@ -103,7 +116,6 @@ class Packet:
         "to_wire",
         "translation",
         "tunnels",
-        "uplink",
         "vnet",
         "vsid",
         "waiting",
@@ -128,7 +140,7 @@ class Packet:
         self.cacheable = True
         self.gateway = (b"", b"")
         self.stage = ""
-        self.uplink: Uplink | None = None
+        self.egress: Egress | None = None
 
     def settle(self, verdict: Drop | Denied | Reply | Hold) -> None:
         """Carry out the verdict of the stage where the packet is: nothing goes on towards the wire.

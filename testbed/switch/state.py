@@ -7,18 +7,20 @@ two packets, and then every cached action is forgotten.
 from __future__ import annotations
 
 from testbed.switch.port import Port
+from testbed.switch.roles import Roles
 from testbed.switch.uplink import Uplink
 from testbed.telemetry import EventLog
+from testbed.topology.plan import TeamPlan
 
 
 class SwitchState:
-    """Ports, uplinks. neighbors: PA next hop -> MAC, as far as resolved."""
+    """Ports, uplinks and their roles in the team. neighbors: PA next hop -> MAC, as far as resolved."""
 
     def __init__(self) -> None:
         self.neighbors: dict[bytes, bytes] = {}
         self.ports: dict[str, Port] = {}
         self.uplinks: dict[str, Uplink] = {}
-        self.active_nic = ""
+        self.roles = Roles(TeamPlan(""), {}, ())
         self.events = EventLog()
         self._by_mac: dict[tuple[int, bytes], Port] = {}
         self._by_vsid: dict[int, tuple[Port, ...]] = {}
@@ -51,6 +53,10 @@ class SwitchState:
         if len(next_hop) == 16 and next_hop[0] == 0xFF:  # RFC 2464 section 7
             return b"\x33\x33" + next_hop[12:]
         return self.neighbors.get(next_hop)
+
+    def speaker(self, address: bytes) -> Uplink | None:
+        """The NIC that speaks now for a PA or for the MAC of a VM of VSID 0."""
+        return self.uplinks.get(self.roles.carrier(self.roles.home(address)) or "")
 
     def ports_of(self, vsid: int) -> tuple[Port, ...]:
         """All ports of a virtual subnet."""

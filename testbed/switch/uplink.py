@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import fcntl
 import itertools
 import socket
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,8 +31,21 @@ _PACKET_IGNORE_OUTGOING = 23
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _ETH_P_ALL = 3
+_SIOCOUTQ = 0x5411  # linux/sockios.h
 _BUFFER_BYTES = 8 << 20
 LONGEST_IP = 65535
+_SO_ATTACH_FILTER = 26
+# Classic BPF: loopback messages on the cable and slow protocols (LACP) are control's, not the switch's.
+_FILTER = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (0x28, 0, 0, 12),
+        (0x15, 2, 0, 0x88B5),
+        (0x15, 1, 0, 0x8809),
+        (0x06, 0, 0, 1 << 18),
+        (0x06, 0, 0, 0),
+    )
+)
 _groups = itertools.count(1)  # names of fan-out groups: they count for one network namespace
 
 
@@ -43,6 +59,9 @@ def _open(interface: str, group: int = 0) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
         sock.setblocking(False)
+        kept = ctypes.create_string_buffer(_FILTER, len(_FILTER))
+        described = struct.pack("HP", len(_FILTER) // 8, ctypes.addressof(kept))
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
         sock.bind((interface, _ETH_P_ALL))
         if group:
             sock.setsockopt(_SOL_PACKET, _PACKET_FANOUT, _FANOUT_QUEUE << 16 | group)
@@ -148,6 +167,10 @@ class Uplink:
     def fileno(self) -> int:
         """The descriptor of the socket that sends."""
         return self.socket.fileno()
+
+    def backlog(self) -> int:
+        """Bytes that were sent and wait before the cable; the kernel's reckoning, overhead included."""
+        return int.from_bytes(fcntl.ioctl(self.socket, _SIOCOUTQ, bytes(4)), sys.byteorder)
 
     def send_parts(self, parts: Sequence[Buffer]) -> None:
         """Send a packet given in pieces, vnet header first. Raises OSError."""

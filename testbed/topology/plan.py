@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from testbed.nic.faults import Faults
 from testbed.nic.offloads import Offloads
-from testbed.topology.schema import Wire, WnvMode
+from testbed.topology.schema import LoadBalancing, TeamingMode, Wire, WnvMode
 
 Timers = Literal["fast", "rfc"]
 Rule = Literal["TranslationMethodEncap", "TranslationMethodNat", "TranslationMethodNone"]
@@ -92,6 +92,22 @@ class NicPlan(Struct, frozen=True):
     queues: int = 1
 
 
+class TeamPlan(Struct, frozen=True):
+    """How a host's NICs are one. primary, standby: NICs; flowlet_gap: seconds, 0: it adapts."""
+
+    primary: str
+    mode: TeamingMode = "SwitchIndependent"
+    algorithm: LoadBalancing = "Dynamic"
+    standby: str = ""
+    lacp_timer: Literal["Fast", "Slow"] = "Fast"
+    flowlet_gap: float = 0.0
+
+    @property
+    def has_partner(self) -> bool:
+        """Whether the switch takes the cables for one, too (switch-dependent modes)."""
+        return self.mode != "SwitchIndependent"
+
+
 class ProcessorsPlan(Struct, frozen=True):
     """A host's emulated processors. budget: the share of a core that each has; 0: no limit."""
 
@@ -111,7 +127,7 @@ class HostPlan(Struct, frozen=True):
 
     name: str
     nics: tuple[NicPlan, ...]
-    active_nic: str
+    team: TeamPlan
     policy: HostPolicy
     timers: Timers = "fast"
     extensions: tuple[ExtensionPlan, ...] = ()

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+from testbed.nic.faults import seconds
 from testbed.topology.fabric import build_fabric
 from testbed.topology.management import build_management
 from testbed.topology.naming import assign_macs, canonical_mac, network_rdid, vm_mtu
@@ -24,6 +25,7 @@ from testbed.topology.plan import (
     Plan,
     ProcessorsPlan,
     SubnetPlan,
+    TeamPlan,
     VmPlan,
     VnicPlan,
 )
@@ -72,7 +74,14 @@ def _host(
     return HostPlan(
         name=host.name,
         nics=nics,
-        active_nic=host.team.active or host.nics[0].name,
+        team=TeamPlan(
+            primary=host.team.primary or next(n.name for n in host.nics if n.name != host.team.standby),
+            mode=host.team.mode,
+            algorithm=host.team.algorithm,
+            standby=host.team.standby or "",
+            lacp_timer=host.team.lacp_timer,
+            flowlet_gap=seconds(host.team.flowlet_gap) if host.team.flowlet_gap else 0.0,
+        ),
         policy=policy,
         timers=topology.timers,
         extensions=tuple(_extension(extension) for extension in host.extensions),

@@ -31,6 +31,8 @@ Guid = Annotated[
 Mac = Annotated[str, Meta(pattern=r"\A[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z", description="a MAC address")]
 Mtu = Annotated[int, Meta(ge=1280, le=65535, description="bytes of IP packet")]
 Wire = Literal["frames", "aggregated"]
+TeamingMode = Literal["SwitchIndependent", "Static", "Lacp"]
+LoadBalancing = Literal["Dynamic", "HyperVPort", "TransportPorts", "IPAddresses", "MacAddresses"]
 GuestTask = Literal["lso", "tx-checksum"]
 # in-switch: Windows Server 2012 R2; below-switch: a filter on the NIC, as in Windows Server 2012
 WnvMode = Literal["in-switch", "below-switch"]
@@ -72,10 +74,20 @@ class Processors(Struct, frozen=True, forbid_unknown_fields=True):
     budget: Annotated[int, Meta(ge=1, le=100, description="per cent of a core")] | None = None  # no limit
 
 
-class Team(Struct, frozen=True, forbid_unknown_fields=True):
-    """The host's team of NICs; one member is active."""
+class Team(
+    Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={"lacp_timer": "lacp-timer", "flowlet_gap": "flowlet-gap"},
+):
+    """The host's NICs as one; the names are those of New-NetLbfoTeam."""
 
-    active: Name | None = None  # default: the first NIC
+    mode: TeamingMode = "SwitchIndependent"
+    algorithm: LoadBalancing = "Dynamic"
+    primary: Name | None = None  # default: the first NIC
+    standby: Name | None = None  # carries nothing while another member works
+    lacp_timer: Literal["Fast", "Slow"] = "Fast"
+    flowlet_gap: str | None = None  # 500us; default: as long as the paths differ
 
 
 class Extension(Struct, frozen=True, forbid_unknown_fields=True):

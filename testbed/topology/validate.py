@@ -14,6 +14,7 @@ from testbed.topology.planner import words
 from testbed.topology.problems import Path, Problems
 from testbed.topology.profiles import Profiles
 from testbed.topology.schema import Topology
+from testbed.topology.teams import check_teams
 
 RESERVED_NODES = ("fabric", "vmm")
 # The kernel refuses interfaces of these names: each has (or would have) a meaning under /proc/sys/net.
@@ -26,6 +27,7 @@ def check(topology: Topology, source: Source, profiles: Profiles) -> None:
     problems = Problems(source)
     _check_names(topology, problems)
     _check_hosts(topology, problems)
+    check_teams(topology, problems)
     _check_vms(topology, problems)
     check_addresses(topology, problems)
     _check_links(topology, problems)
@@ -65,8 +67,6 @@ def _check_hosts(topology: Topology, problems: Problems) -> None:
                 problems.add(path, f'"{name}" is too long for the name of a kernel interface; use {limit}')
             elif name in RESERVED_INTERFACES:
                 problems.add(path, f'"{name}" is reserved by the kernel; choose another name, such as nic1')
-        if host.team.active is not None and host.team.active not in [name for _, name in names]:
-            problems.unknown((*here, "team", "active"), "NIC", host.team.active, [name for _, name in names])
 
 
 def _check_offloads(topology: Topology, problems: Problems, profiles: Profiles) -> None:

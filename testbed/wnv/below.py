@@ -40,10 +40,10 @@ class FilterBelow(Filter):
         return from_outside(self._state, self.tables, packet) if _is_bound(packet.source) else None
 
     def _decide(self, packet: Packet) -> Verdict:
-        uplink = self._state.uplinks.get(self._state.active_nic)
-        if uplink is None:
+        active = [self._state.uplinks[name] for name in self._state.roles.active]
+        if not active:
             return Drop.NO_UPLINK
-        if not uplink.wnv_binding:
+        if not any(uplink.wnv_binding for uplink in active):
             return Drop.WNV_UNBOUND
         kind = ethernet.ethertype(packet.frame)
         if kind == ethernet.TYPE_ARP:

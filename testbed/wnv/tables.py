@@ -99,6 +99,10 @@ class Tables:
         table = self._routes.get(self.rdid_of.get(vsid, ""))
         return [] if table is None else table.matches(address)
 
+    def own_pa(self, vsid: int) -> bytes | None:
+        """The PA to which other hosts send what is for a virtual subnet here."""
+        return self.local_pa.get((vsid, 4)) or self.local_pa.get((vsid, 16))
+
     def provider_next_hop(self, pa: bytes) -> bytes | None:
         """The PA to which a packet for ``pa`` goes on the PA network, or None without a route."""
         routes = self._provider_routes.matches(pa)

@@ -19,6 +19,7 @@ from testbed.host.pa.timers import TIMERS
 from testbed.namespaces import in_netns, new_netns
 from testbed.packets import datagram, igmp, mld
 from testbed.packets.malformed import MalformedFrame
+from testbed.switch.roles import Roles
 from testbed.topology.plan import CablePlan, HostPlan, HostPolicy, NicPlan, SwitchPlan, TrunkEnd, TrunkPlan
 from testbed.wiring.fabric import Wiring
 
@@ -85,7 +86,7 @@ class Fabric:
     def open(self, host: str) -> PaSpace:
         with in_netns(self.hosts[host]):
             loop = asyncio.get_running_loop()
-            return PaSpace(loop, "nic1", MACS[host], TIMERS["fast"], lambda *_: None, lambda: None)
+            return PaSpace(loop, Roles.alone("nic1", MACS[host]), TIMERS["fast"], lambda *_: None, lambda: None)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def cable() -> Iterator[Cable]:
 async def test_the_filter_lets_in_what_is_controls(cable: Cable) -> None:
     heard: list[bytes] = []
     with in_netns(cable.ours):
-        link = Link(asyncio.get_running_loop(), "nic1", MAC, heard.append)
+        link = Link(asyncio.get_running_loop(), "nic1", [MAC], heard.append)
     groups = mac("01:00:5e:00:00:01"), mac("33:33:00:00:00:01")
     accepted = [
         ethernet(to, THIRD, kind, body)
@@ -76,7 +76,7 @@ def _parts(frame: bytes) -> tuple[bytes, int, bytes]:
 async def test_a_nic_that_is_not_there_leaves_no_socket(cable: Cable) -> None:
     before = set(os.listdir("/proc/self/fd"))
     with in_netns(cable.ours), pytest.raises(OSError, match="No such device"):
-        Link(asyncio.get_running_loop(), "nic9", MAC, bytes)
+        Link(asyncio.get_running_loop(), "nic9", [MAC], bytes)
     assert set(os.listdir("/proc/self/fd")) == before
 
 

@@ -27,10 +27,11 @@ from testbed.switch.drops import Drop
 from testbed.switch.packet import Packet, Translation, Tunnel, Verdict
 from testbed.switch.pipeline import PORT_EXTENSIONS, UPLINK_EXTENSIONS, WNV, Pipeline
 from testbed.switch.port import Port
+from testbed.switch.roles import Roles
 from testbed.switch.stages import PortStage
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Uplink
-from testbed.teaming.team import TeamStage
+from testbed.teaming.stage import TeamStage
 from testbed.topology.schema import Wire
 from testbed.wiring import sysctl, tap
 from testbed.wiring.guest import GSO_MAX_SIZE
@@ -189,7 +190,7 @@ def _switch(
         state = SwitchState()
         port = Port("vm", VM_MACS[own], VSID, queue)
         state.add_port(port)
-        state.uplinks["nic1"], state.active_nic = uplink, "nic1"
+        state.uplinks["nic1"], state.roles = uplink, Roles.alone("nic1", uplink.mac)
         state.neighbors[ip(PAS[family][1 - own])] = NIC_MACS[1 - own]
         stages = [
             PortStage(),

@@ -20,7 +20,8 @@ from testbed.host import provider
 from testbed.host.agent import Agent
 from testbed.host.pa.addresses import AddressState
 from testbed.host.worker import Worker
-from testbed.topology.plan import HostPlan, HostPolicy, NicPlan
+from testbed.switch.roles import Roles
+from testbed.topology.plan import HostPlan, HostPolicy, NicPlan, TeamPlan
 
 SECONDS = 10.0
 
@@ -29,9 +30,9 @@ class MemoryPaSpace:
     """A PA network in which a PA is Tentative until the test says otherwise."""
 
     def __init__(
-        self, _loop: Any, nic: str, mac: bytes, _timers: Any, _neighbor: Any, on_state: Any, *_: Any
+        self, _loop: Any, roles: Roles, _timers: Any, _neighbor: Any, on_state: Any, *_: Any
     ):
-        self.nic, self.mac, self._on_state = nic, mac, on_state
+        self.roles, self._on_state = roles, on_state
         self.groups: set[str] = set()
         self.closed = False
         self._states: dict[str, AddressState] = {}
@@ -55,6 +56,10 @@ class MemoryPaSpace:
     def preferred(self) -> list[str]:
         """In use."""
         return [pa for pa, state in self._states.items() if state is AddressState.PREFERRED]
+
+    def use(self, roles: Roles) -> None:
+        """Other members work."""
+        self.roles = roles
 
     def resolve(self, address: bytes) -> None:
         """Nobody answers."""
@@ -114,14 +119,14 @@ CONFIGURE = {
     "wnv": "in-switch",
     "flow_entropy": True,
     "extensions": [],
-    "active_nic": "nic1",
+    "team": {"primary": "nic1"},
     "processors": {"count": 1, "budget": 0.0},
 }
 
 
 def plan(of: HostPolicy | None = None, **changes: Any) -> HostPlan:
     """Host 1 of the small network in support.switch."""
-    made = HostPlan("host1", (NicPlan("nic1", nic_mac(1).hex(":"), 1500),), "nic1", of or policy(1))
+    made = HostPlan("host1", (NicPlan("nic1", nic_mac(1).hex(":"), 1500),), TeamPlan("nic1"), of or policy(1))
     return msgspec.structs.replace(made, **changes)
 
 

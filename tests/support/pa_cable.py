@@ -18,6 +18,7 @@ from support.frames import mac
 from testbed.host.pa.space import PaSpace
 from testbed.host.pa.timers import TIMERS
 from testbed.namespaces import in_netns, new_netns
+from testbed.switch.roles import Roles
 from testbed.telemetry import EventLog
 
 MAC, OTHER, THIRD = mac("00:15:5d:00:00:01"), mac("00:15:5d:00:00:02"), mac("00:15:5d:00:00:03")
@@ -41,8 +42,7 @@ class Cable:
         with in_netns(self.ours):
             return PaSpace(
                 asyncio.get_running_loop(),
-                "nic1",
-                MAC,
+                Roles.alone("nic1", MAC),
                 msgspec.structs.replace(FAST, **timers),
                 lambda address, found: self.neighbors.append((address, found)),
                 self._state_changed,

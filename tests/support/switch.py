@@ -21,9 +21,10 @@ from testbed.switch.drops import Drop
 from testbed.switch.extensions.api import Extension
 from testbed.switch.extensions.stack import Stack
 from testbed.switch.port import Port
+from testbed.switch.roles import Roles
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Queue, Uplink
-from testbed.topology.plan import NOWHERE, CustomerRoute, HostPolicy, LookupRecord, ProviderAddress
+from testbed.topology.plan import NOWHERE, CustomerRoute, HostPolicy, LookupRecord, ProviderAddress, TeamPlan
 from testbed.topology.schema import WnvMode
 from testbed.wnv.filter import WnvFilter
 from testbed.wnv.learning import Claim, Learning
@@ -219,7 +220,7 @@ class MemorySwitch:
         self.nic = MemoryUplink("nic1", nic_mac(host))
         self.nic.wnv_binding = bound
         self.state.uplinks["nic1"] = self.nic
-        self.state.active_nic = "nic1"
+        self.state.roles = Roles.alone("nic1", self.nic.mac)
         for name, (where, vsid, _) in VMS.items():
             if where == host:
                 self.add_port(name, mac_of(name), vsid)
@@ -229,6 +230,14 @@ class MemorySwitch:
         for other in (1, 2, 3):
             for vsid in _PREFIX:
                 self.state.neighbors[ip(pa(other, vsid, version))] = nic_mac(other)
+
+    def lose_nics(self) -> None:
+        """No NIC works."""
+        self.state.roles = Roles(TeamPlan("nic1"), {"nic1": self.nic.mac}, ())
+
+    def find_nics(self) -> None:
+        """They work again."""
+        self.state.roles = Roles.alone("nic1", self.nic.mac)
 
     def add_port(self, name: str, mac: bytes, vsid: int) -> None:
         """Plug a VM in."""

@@ -50,18 +50,18 @@ def test_a_refused_order_says_so_and_changes_nothing(ends: Ends) -> None:
     assert ends.order("configure", **CONFIGURE)["result"] is None
     pipeline, wnv = ends.worker.datapath.pipeline, ends.worker.wnv
     bad = {**CONFIGURE, "wnv": "below-switch", "extensions": [{"name": "no-such", "settings": {}}]}
-    refused = ends.order("configure", **{**bad, "active_nic": "nic2"})
+    refused = ends.order("configure", **{**bad, "team": {"primary": "nic2"}})
     assert refused["exit_code"] == BadInput.exit_code
     assert "no-such" in refused["error"]
     assert (ends.worker.datapath.pipeline, ends.worker.wnv) == (pipeline, wnv)
-    assert ends.worker.state.active_nic == "nic1"
+    assert ends.worker.state.roles.plan.primary == "nic1"
 
 
 def test_another_active_nic_needs_no_other_pipeline(ends: Ends) -> None:
     ends.order("configure", **CONFIGURE)
     pipeline = ends.worker.datapath.pipeline
-    ends.order("configure", **{**CONFIGURE, "active_nic": "nic2"})
-    assert ends.worker.state.active_nic == "nic2"
+    ends.order("configure", **{**CONFIGURE, "team": {"primary": "nic2"}})
+    assert ends.worker.state.roles.plan.primary == "nic2"
     assert ends.worker.datapath.pipeline is pipeline
 
 

@@ -21,6 +21,7 @@ from testbed.host.pa import space
 from testbed.host.pa.addresses import AddressState
 from testbed.host.pa.timers import TIMERS
 from testbed.packets import datagram
+from testbed.switch.roles import Roles
 from testbed.telemetry import EventLog
 
 OWN = {pa(1, 5001): AddressState.PREFERRED, pa(1, 5001, 6): AddressState.PREFERRED}
@@ -31,16 +32,22 @@ AT_ONCE = msgspec.structs.replace(TIMERS["fast"], probes=0, solicitations=0)  # 
 class _Link:
     """In place of the packet socket: what is sent is kept."""
 
-    def __init__(self, loop: object, nic: str, mac: bytes, receive: Callable[[bytes], None]) -> None:
-        self.mac, self.receive = mac, receive
+    def __init__(self, loop: object, roles: Roles, receive: Callable[[bytes], None]) -> None:
+        (self.mac,), self.receive = roles.macs.values(), receive
         self.sent: list[bytes] = []
 
     def send(self, frame: bytes) -> bool:
         self.sent.append(frame)
         return True
 
-    def send_datagram(self, packet: datagram.Datagram, destination_mac: bytes) -> bool:
-        return self.send(datagram.build(packet, destination_mac, self.mac))
+    def mac_of(self, _: bytes) -> bytes:
+        return self.mac
+
+    def is_own(self, mac: bytes) -> bool:
+        return mac == self.mac
+
+    def send_datagram(self, packet: datagram.Datagram, destination_mac: bytes, source_mac: bytes) -> bool:
+        return self.send(datagram.build(packet, destination_mac, source_mac))
 
     def close(self) -> None:
         pass
@@ -54,8 +61,7 @@ class Space:
         self.neighbors: list[Any] = []
         self._made = space.PaSpace(
             loop,
-            "nic1",
-            nic_mac(1),
+            Roles.alone("nic1", nic_mac(1)),
             AT_ONCE,
             lambda address, mac: self.neighbors.append((address, mac)),
             lambda: None,
@@ -91,7 +97,7 @@ class Space:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Space]]:
     loop, all_of_them = asyncio.new_event_loop(), []
-    monkeypatch.setattr(space, "Link", _Link)
+    monkeypatch.setattr(space, "TeamLink", _Link)
 
     def make() -> Space:
         all_of_them.append(Space(loop))

@@ -162,7 +162,7 @@ def test_what_a_vm_does_not_take_is_named(switch: MemorySwitch) -> None:
 
 
 def test_without_an_uplink(switch: MemorySwitch) -> None:
-    switch.state.active_nic = ""
+    switch.lose_nics()
     assert switch.from_vm("blue1", CACHED["remote"]).dropped(Drop.NO_UPLINK)
     seen = switch.from_vm("blue1", CACHED["broadcast"])
     assert seen.ports.keys() == {"blue4"}  # who is here gets it

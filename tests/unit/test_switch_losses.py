@@ -86,7 +86,7 @@ def test_below_the_switch_the_filter_brings_no_packet_past_the_extensions() -> N
 
 def test_without_a_nic_each_copy_is_named() -> None:
     with MemorySwitch(extensions=[_denying("blue4")]) as switch:
-        switch.state.active_nic = ""
+        switch.lose_nics()
         for times in (1, 2):
             seen = switch.from_vm("blue1", broadcast("blue1"))
             assert not seen.ports
@@ -98,7 +98,7 @@ def test_without_a_nic_each_copy_is_named() -> None:
 
 def test_without_a_nic_what_waits_goes_on_waiting() -> None:
     with MemorySwitch() as switch:
-        switch.state.active_nic = ""
+        switch.lose_nics()
         switch.neighbor(pa(2, 5001), None)
         switch.from_vm("blue1", broadcast("blue1"))
         assert switch.unresolved == [ip(pa(2, 5001))]
@@ -151,7 +151,7 @@ def test_what_one_extension_forwards_and_the_next_denies_is_lost_once(mode: WnvM
     denying = Probe("acl", "forwarding", judge=deny("ingress"))
     with MemorySwitch(extensions=[forward, denying], plain_ports=PLAIN_PORTS, mode=mode) as switch:
         for active in ("nic1", ""):
-            switch.state.active_nic = active
+            (switch.find_nics if active else switch.lose_nics)()
             source = switch.state.ports["plain1"].mac
             seen = switch.from_vm("plain1", ethernet(b"\2" * 6, source, 0x88B5, bytes(40)))
             assert (seen.wire, seen.ports, seen.drops) == ([], {}, {("plain1", "acl:told"): 1})

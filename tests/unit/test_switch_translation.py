@@ -141,7 +141,7 @@ def test_a_lost_neighbor_or_nic_is_named(switch: MemorySwitch, version: int) -> 
     sent = _frame(version, CAS[version], mac_of("blue2") + mac_of("blue1"), UDP())
     del switch.state.neighbors[ip(NEXT_HOP[version])]
     assert switch.from_vm("blue1", sent).dropped(Drop.PA_UNREACHABLE)
-    switch.state.active_nic = ""
+    switch.lose_nics()
     assert switch.from_vm("blue1", sent).dropped(Drop.NO_UPLINK)
 
 

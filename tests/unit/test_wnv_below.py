@@ -271,7 +271,7 @@ def test_a_nic_without_the_filter_carries_nothing_virtual() -> None:
 
 
 def test_without_a_nic(switch: MemorySwitch) -> None:
-    switch.state.active_nic = ""
+    switch.lose_nics()
     assert switch.from_vm("blue1", _v4("blue1", v4("blue2"), mac_of("blue2"))).dropped(Drop.NO_UPLINK)
     assert _copy_lost(switch, _v4("blue1", "255.255.255.255", BROADCAST), Drop.NO_UPLINK)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from testbed.host.pa import wire
-from testbed.host.pa.link import Link
+from testbed.host.pa.link import TeamLink
 from testbed.host.pa.timers import PaTimers
 from testbed.packets.ethernet import format_mac
 from testbed.telemetry import EventLog
@@ -41,7 +41,7 @@ class Addresses:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        link: Link,
+        link: TeamLink,
         timers: PaTimers,
         events: EventLog,
         on_state: Callable[[], None],
@@ -73,6 +73,12 @@ class Addresses:
         usable = (address for address, state in self.states.items() if state is AddressState.PREFERRED)
         return next((address for address in usable if len(address) == size), None)
 
+    def announce(self, homes: Callable[[bytes], bool]) -> None:
+        """Tell once more where PAs are: those in use for which ``homes`` holds."""
+        for address, state in self.states.items():
+            if state is AddressState.PREFERRED and homes(address):
+                self._link.send(wire.announcement(self._link.mac_of(address), address))
+
     def is_preferred(self, address: bytes) -> bool:
         """Whether it is a PA in use."""
         return self.states.get(address) is AddressState.PREFERRED
@@ -85,7 +91,7 @@ class Addresses:
         elif claimed is not None and self.is_preferred(claimed) and not message.is_probe:
             self._defend(claimed, message.mac)
         if message.asked is not None and self.is_preferred(message.asked):
-            self._link.send(wire.answer(self._link.mac, message, message.asked))
+            self._link.send(wire.answer(self._link.mac_of(message.asked), message, message.asked))
 
     # ---- changes of state -----------------------------------------------------------------
 
@@ -97,12 +103,12 @@ class Addresses:
             self._announce(address, self._timers.announcements)
             self._on_state()
             return
-        if not self._link.send(wire.probe(self._link.mac, address)):
+        if not self._link.send(wire.probe(self._link.mac_of(address), address)):
             left += 1  # the NIC is not up yet: a probe that did not leave proves nothing
         self._due[address] = self._loop.call_later(interval, self._probe, address, left - 1)
 
     def _announce(self, address: bytes, left: int) -> None:
-        self._link.send(wire.announcement(self._link.mac, address))
+        self._link.send(wire.announcement(self._link.mac_of(address), address))
         if left > 1:
             self._due[address] = self._loop.call_later(
                 self._timers.announce_interval, self._announce, address, left - 1
@@ -117,7 +123,7 @@ class Addresses:
         elif not recent:
             self._conflicts[address] = now
             self._events.add("address-conflict", text(address), mac=format_mac(mac))
-            self._link.send(wire.announcement(self._link.mac, address))
+            self._link.send(wire.announcement(self._link.mac_of(address), address))
 
     def _lose(self, address: bytes, mac: bytes) -> None:
         self._forget(address)

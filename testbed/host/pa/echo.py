@@ -7,7 +7,7 @@ import ipaddress
 import itertools
 
 from testbed.host.pa.addresses import Addresses
-from testbed.host.pa.link import Link
+from testbed.host.pa.link import TeamLink
 from testbed.host.pa.neighbors import Neighbors
 from testbed.packets import icmp_echo
 from testbed.packets.icmp_echo import Echo
@@ -19,7 +19,7 @@ class Echoes:
     """Answers echo requests for Preferred PAs; finds the reply to each own request."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, link: Link, addresses: Addresses, neighbors: Neighbors
+        self, loop: asyncio.AbstractEventLoop, link: TeamLink, addresses: Addresses, neighbors: Neighbors
     ) -> None:
         self._loop, self._link = loop, link
         self._addresses, self._neighbors = addresses, neighbors
@@ -33,7 +33,8 @@ class Echoes:
         if not echo.is_reply:
             source = ipaddress.ip_address(echo.source)
             if not source.is_multicast and not source.is_unspecified:
-                self._link.send_datagram(icmp_echo.build(echo.reply()), mac)
+                own = self._link.mac_of(echo.destination)
+                self._link.send_datagram(icmp_echo.build(echo.reply()), mac, own)
             return
         waiting = self._waiting.get((echo.destination, echo.source, echo.sequence))
         if echo.identifier == _IDENTIFIER and waiting and not waiting.done():
@@ -57,7 +58,7 @@ class Echoes:
             try:
                 request = Echo(source, destination, False, _IDENTIFIER, sequence, bytes(size))
                 start = self._loop.time()
-                self._link.send_datagram(icmp_echo.build(request), mac)
+                self._link.send_datagram(icmp_echo.build(request), mac, self._link.mac_of(source))
                 return await waiting - start
             finally:
                 del self._waiting[key]

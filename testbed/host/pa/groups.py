@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from testbed.host.pa.link import Link
+from testbed.host.pa.link import TeamLink
 from testbed.host.pa.timers import PaTimers
 from testbed.packets import igmp, mld
 from testbed.packets.datagram import Datagram, multicast_mac
@@ -37,7 +37,7 @@ class Groups:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        link: Link,
+        link: TeamLink,
         timers: PaTimers,
         version: int,
         source: Callable[[], bytes],
@@ -61,6 +61,11 @@ class Groups:
         if wanted != self._members:
             self._members = set(wanted)
             self._report_changes()
+
+    def tell(self) -> None:
+        """Report all groups at once: the host hears them at another place now."""
+        if self._members:
+            self._send([Record(IS_EXCLUDE, group) for group in sorted(self._members)])
 
     def close(self) -> None:
         """Leave all groups; this is said only once."""
@@ -120,7 +125,7 @@ class Groups:
     def _send(self, records: Sequence[Record]) -> bool:
         """Whether all has left."""
         return all(
-            self._link.send_datagram(report, multicast_mac(report.destination))
+            self._link.send_datagram(report, multicast_mac(report.destination), self._link.mac)
             for report in self._reports(records)
         )
 

@@ -1,14 +1,16 @@
-"""The packet socket of control on a NIC. A filter in the kernel keeps the NIC's load away from it."""
+"""The packet sockets of control on the NICs of a team. A filter in the kernel keeps the NICs' load away from them."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from testbed.packets import datagram, ethernet
+from testbed.switch.roles import Roles
 
 _SOL_PACKET = 263
 _PACKET_IGNORE_OUTGOING = 23
@@ -23,40 +25,55 @@ _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x15, 0x45, 0x06
 _VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT: the tag is not in the frame
 
 
-def frame_filter(mac: bytes) -> bytes:
-    """Accepts untagged ARP, ICMP, IGMP, ICMPv6 and IPv6 hop-by-hop for ``mac`` or a multicast address."""
+def frame_filter(macs: Sequence[bytes]) -> bytes:
+    """Accepts untagged ARP, ICMP, IGMP, ICMPv6 and IPv6 hop-by-hop for one of ``macs`` or a group address."""
+    unicast: list[tuple[int, int, int, int]] = []
+    for position, mac in enumerate(macs):
+        behind = 4 * (len(macs) - position) - 4  # the accepting instruction lies behind all of them
+        unicast += [
+            (_LD_WORD, 0, 0, 0),
+            (_JUMP_EQUAL, 0, 2, int.from_bytes(mac[:4], "big")),
+            (_LD_HALF, 0, 0, 4),
+            (_JUMP_EQUAL, behind + 1, 0, int.from_bytes(mac[4:], "big")),
+        ]
     program = [
         (_LD_WORD, 0, 0, _VLAN_TAG_PRESENT),
-        (_JUMP_EQUAL, 0, 17, 0),
+        (_JUMP_EQUAL, 1, 0, 0),
+        (_RETURN, 0, 0, 0),
         (_LD_HALF, 0, 0, 12),
-        (_JUMP_EQUAL, 8, 0, ethernet.TYPE_ARP),
+        (_JUMP_EQUAL, 9, 0, ethernet.TYPE_ARP),
         (_JUMP_EQUAL, 0, 3, ethernet.TYPE_IPV4),
         (_LD_BYTE, 0, 0, 23),
-        (_JUMP_EQUAL, 5, 0, datagram.ICMP),
-        (_JUMP_EQUAL, 4, 11, datagram.IGMP),
-        (_JUMP_EQUAL, 0, 10, ethernet.TYPE_IPV6),
+        (_JUMP_EQUAL, 6, 0, datagram.ICMP),
+        (_JUMP_EQUAL, 5, 4, datagram.IGMP),
+        (_JUMP_EQUAL, 0, 3, ethernet.TYPE_IPV6),
         (_LD_BYTE, 0, 0, 20),
-        (_JUMP_EQUAL, 1, 0, datagram.ICMPV6),
-        (_JUMP_EQUAL, 0, 7, datagram.HOP_BY_HOP),
-        (_LD_BYTE, 0, 0, 0),  # the destination: all jumps of accepted protocols lead here
-        (_JUMP_SET, 4, 0, 1),
-        (_LD_WORD, 0, 0, 0),
-        (_JUMP_EQUAL, 0, 3, int.from_bytes(mac[:4], "big")),
-        (_LD_HALF, 0, 0, 4),
-        (_JUMP_EQUAL, 0, 1, int.from_bytes(mac[4:], "big")),
-        (_RETURN, 0, 0, _LARGEST),
+        (_JUMP_EQUAL, 2, 0, datagram.ICMPV6),
+        (_JUMP_EQUAL, 1, 0, datagram.HOP_BY_HOP),
         (_RETURN, 0, 0, 0),
+        (_LD_BYTE, 0, 0, 0),  # the destination: all jumps of accepted protocols lead here
+        (_JUMP_SET, len(unicast) + 1, 0, 1),
+        *unicast,
+        (_RETURN, 0, 0, 0),
+        (_RETURN, 0, 0, _LARGEST),
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
 class Link:
-    """Sends and receives whole frames on a NIC. ``receive`` gets each frame that the filter accepts."""
+    """Sends and receives whole frames on a NIC. ``receive`` gets each frame that the filter accepts.
+
+    macs: the host's own; a frame from one of them is not passed on.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, nic: str, mac: bytes, receive: Callable[[bytes], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        nic: str,
+        macs: Sequence[bytes],
+        receive: Callable[[bytes], None],
     ) -> None:
-        self.mac = mac
+        self._macs = macs
         self._loop, self._pass_on = loop, receive
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
@@ -67,7 +84,7 @@ class Link:
         loop.add_reader(self._socket, self._receive)
 
     def _open(self, nic: str) -> None:
-        code = frame_filter(self.mac)
+        code = frame_filter(self._macs)
         kept = ctypes.create_string_buffer(code, len(code))
         self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         self._socket.setblocking(False)
@@ -84,10 +101,6 @@ class Link:
             return False
         return True
 
-    def send_datagram(self, packet: datagram.Datagram, destination_mac: bytes) -> bool:
-        """Send a datagram from the NIC's MAC; as :meth:`send`."""
-        return self.send(datagram.build(packet, destination_mac, self.mac))
-
     def close(self) -> None:
         """Leave the NIC."""
         self._loop.remove_reader(self._socket)
@@ -99,7 +112,61 @@ class Link:
                 frame = self._socket.recv(_LARGEST)
             except OSError:
                 return
-            if frame[6:12] != self.mac:  # a frame of our own that came back around proves nothing
+            if frame[6:12] not in self._macs:  # a frame of our own that came back around proves nothing
                 self._pass_on(frame)
             if self._socket.fileno() < 0:
                 return  # closed by what the frame caused
+
+
+class TeamLink:
+    """The NICs of a team as one link: a frame leaves through whoever speaks for its source MAC."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, roles: Roles, receive: Callable[[bytes], None]
+    ) -> None:
+        self._roles, self._pass_on = roles, receive
+        self._owners = {mac: name for name, mac in roles.macs.items()}
+        self._links: dict[str, Link] = {}
+        try:
+            for name in roles.macs:
+                heard = functools.partial(self._receive, name)
+                self._links[name] = Link(loop, name, list(self._owners), heard)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def mac(self) -> bytes:
+        """The MAC of what the host says for itself and for no PA: of the primary."""
+        return self._roles.macs[self._roles.homes[0]]
+
+    def mac_of(self, address: bytes) -> bytes:
+        """The MAC of a PA."""
+        return self._roles.home_mac(address)
+
+    def is_own(self, mac: bytes) -> bool:
+        """Whether it is a member's MAC."""
+        return mac in self._owners
+
+    def use(self, roles: Roles) -> None:
+        """Members have failed, or work again."""
+        self._roles = roles
+
+    def send(self, frame: bytes) -> bool:
+        """Whether the frame has left; it does not while no NIC is up."""
+        speaker = self._roles.carrier(self._owners.get(frame[6:12], ""))
+        return speaker is not None and self._links[speaker].send(frame)
+
+    def send_datagram(self, packet: datagram.Datagram, destination_mac: bytes, source_mac: bytes) -> bool:
+        """Send a datagram from one of the team's MACs; as :meth:`send`."""
+        return self.send(datagram.build(packet, destination_mac, source_mac))
+
+    def close(self) -> None:
+        """Leave all NICs."""
+        for link in self._links.values():
+            link.close()
+
+    def _receive(self, member: str, frame: bytes) -> None:
+        roles, destination = self._roles, frame[:6]
+        if roles.hears_groups(member) if destination[0] & 1 else roles.takes(member, destination):
+            self._pass_on(frame)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from testbed.host.pa import wire
-from testbed.host.pa.link import Link
+from testbed.host.pa.link import TeamLink
 from testbed.host.pa.timers import PaTimers
 
 
@@ -20,7 +20,7 @@ class Neighbors:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        link: Link,
+        link: TeamLink,
         timers: PaTimers,
         source: Callable[[int], bytes | None],
         on_neighbor: Callable[[bytes, bytes | None], None],
@@ -79,7 +79,7 @@ class Neighbors:
             return
         source = self._source(len(address))
         if source is not None:  # otherwise there may be one by the next time
-            self._link.send(wire.request(self._link.mac, source, address, self._macs.get(address)))
+            self._link.send(wire.request(self._link.mac_of(source), source, address, self._macs.get(address)))
         self._asking[address] = self._loop.call_later(
             self._timers.resolve_interval, self._ask, address, left - 1
         )

@@ -1,4 +1,4 @@
-"""The PA space of a host on its active NIC: PAs, neighbors, groups and ping behind one socket."""
+"""The PA space of a host on its team: PAs, neighbors, groups and ping behind one socket."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from testbed.host.pa import wire
 from testbed.host.pa.addresses import Addresses, AddressState, text
 from testbed.host.pa.echo import Echoes
 from testbed.host.pa.groups import Groups, link_local
-from testbed.host.pa.link import Link
+from testbed.host.pa.link import TeamLink
 from testbed.host.pa.neighbors import Neighbors
 from testbed.host.pa.timers import PaTimers
 from testbed.packets import datagram, ethernet, icmp_echo, igmp, mld, ndp, redirect
 from testbed.packets.datagram import Datagram
 from testbed.packets.malformed import MalformedFrame
+from testbed.switch.roles import Roles
 from testbed.telemetry import EventLog
 
 
@@ -30,23 +31,35 @@ class PaSpace:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        nic: str,
-        mac: bytes,
+        roles: Roles,
         timers: PaTimers,
         on_neighbor: Callable[[bytes, bytes | None], None],
         on_state: Callable[[], None],
         events: EventLog | None = None,
     ) -> None:
-        self._loop, self._on_state = loop, on_state
+        self._loop, self._on_state, self._roles = loop, on_state, roles
         self._events = EventLog() if events is None else events
         self._reporting: asyncio.Handle | None = None
-        self._link = link = Link(loop, nic, mac, self._receive)
+        self._link = link = TeamLink(loop, roles, self._receive)
         self._addresses = Addresses(loop, link, timers, self._events, self._state_changed)
         self._neighbors = Neighbors(loop, link, timers, self._addresses.preferred, on_neighbor)
         self._echoes = Echoes(loop, link, self._addresses, self._neighbors)
         self._igmp = Groups(loop, link, timers, 4, lambda: self._addresses.preferred(4) or igmp.ANY)
-        self._mld = Groups(loop, link, timers, 6, lambda: link_local(mac))
+        self._mld = Groups(loop, link, timers, 6, lambda: link_local(link.mac))
         self._groups: set[bytes] = set()
+
+    def use(self, roles: Roles) -> None:
+        """Members of the team have failed, or work again: what is at another place now is announced from there."""
+        before, self._roles = self._roles, roles
+        self._link.use(roles)
+
+        def speaker(of: Roles, address: bytes) -> str | None:
+            return of.carrier(of.home(address))
+
+        self._addresses.announce(lambda address: speaker(before, address) != speaker(roles, address))
+        if before.carrier(before.homes[0]) != roles.carrier(roles.homes[0]):
+            self._igmp.tell()
+            self._mld.tell()
 
     def close(self) -> None:
         """Leave the PA network; its neighbors are reported as gone, so that nothing waits for them."""
@@ -129,7 +142,7 @@ class PaSpace:
             return  # what breaks the rules of its protocol is not heard
 
     def _heard(self, message: wire.Message) -> None:
-        if message.mac == self._link.mac:
+        if self._link.is_own(message.mac):
             return
         self._addresses.heard(message)
         self._neighbors.heard(message)

@@ -64,18 +64,18 @@ class UplinkExtensions:
 
     def outbound(self, packet: Packet) -> Verdict:
         """Egress, once for each copy that leaves. A denied one is lost, the others go on."""
-        uplink = self._state.uplinks.get(self._state.active_nic)
-        if not self._stack.extensions or uplink is None:  # without a NIC nothing leaves
+        roles = self._state.roles
+        if not self._stack.extensions or not roles.active:  # without a NIC nothing leaves
             return None
         if not self._sees_pa and packet.only is not None:
             return None  # it passed here before the filter found its PA neighbor unresolved
         inner = _leaving(packet)  # once: it may be a copy of 64 KB, and there may be many tunnels
         if self._sees_pa:
             packet.tunnels = tuple(
-                each for each in packet.tunnels if self._tunnel_passes(packet, inner, each, uplink)
+                each for each in packet.tunnels if self._tunnel_passes(packet, inner, each)
             )
         if (packet.to_wire or packet.translation) and not self._passes(
-            packet, _frame(packet, inner, destination=uplink.name)
+            packet, _frame(packet, inner, destination=roles.plan.primary)
         ):
             packet.to_wire, packet.translation = False, None
         return None
@@ -107,12 +107,10 @@ class UplinkExtensions:
         )
         return self._stack.ingress(packet, frame)
 
-    def _tunnel_passes(self, packet: Packet, inner: memoryview, tunnel: Tunnel, uplink: Uplink) -> bool:
-        outer = _outer(self._state, tunnel, uplink, len(inner))
-        offload = _offload(packet.vnet)
-        return self._passes(
-            packet, Frame("PA", outer, inner, tunnel.vsid, packet.source.name, uplink.name, offload)
-        )
+    def _tunnel_passes(self, packet: Packet, inner: memoryview, tunnel: Tunnel) -> bool:
+        outer = _outer(self._state, tunnel, len(inner))
+        offload, team = _offload(packet.vnet), self._state.roles.plan.primary
+        return self._passes(packet, Frame("PA", outer, inner, tunnel.vsid, packet.source.name, team, offload))
 
     def _passes(self, packet: Packet, frame: Frame) -> bool:
         reason = self._stack.egress(packet, frame)
@@ -149,13 +147,17 @@ def _leaving(packet: Packet) -> memoryview:
     return changed.toreadonly()
 
 
-def _outer(state: SwitchState, tunnel: Tunnel, uplink: Uplink, inner_length: int) -> bytes:
-    """The finished outer header of a copy for a tunnel. A 64-KB inner frame is beyond the length's range."""
+def _outer(state: SwitchState, tunnel: Tunnel, inner_length: int) -> bytes:
+    """The outer header of a copy for a tunnel, as the switch knows it: the team, below, may rewrite the source MAC.
+
+    A 64-KB inner frame is beyond the length's range.
+    """
     next_hop = state.neighbor(tunnel.next_hop)
     assert next_hop is not None  # else the filter would have held the packet
+    own = state.roles.home_mac(tunnel.source_pa)
     outer = bytearray(
         nvgre.template(
-            next_hop, uplink.mac, tunnel.source_pa, tunnel.destination_pa, tunnel.vsid, tunnel.flow_id
+            next_hop, own, tunnel.source_pa, tunnel.destination_pa, tunnel.vsid, tunnel.flow_id
         )
     )
     length = len(outer) - 14 + inner_length

@@ -1,0 +1,1 @@
+"""The team of a host: which members work, and what that changes."""
