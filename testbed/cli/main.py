@@ -21,6 +21,7 @@ from testbed.cli import (
     nic,
     nodes,
     policy,
+    team,
     vm,
     vmm,
     vnic,
@@ -46,7 +47,22 @@ def cli() -> None:
     """
 
 
-for module in (labs, nodes, policy, vm, vmm, vnic, nic, link, migrate, measure, conformance, files, machine):
+for module in (
+    labs,
+    nodes,
+    policy,
+    vm,
+    vmm,
+    vnic,
+    nic,
+    team,
+    link,
+    migrate,
+    measure,
+    conformance,
+    files,
+    machine,
+):
     for command in module.COMMANDS:
         cli.add_command(command)
 

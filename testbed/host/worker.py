@@ -7,7 +7,6 @@ it holds. One that is refused changes nothing. What only control can decide goes
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import select
@@ -95,13 +94,16 @@ class Worker:
         self._totals = VsidTotals()
         self._poll = select.epoll()
         self.work = Work(self.state, self.datapath, self._poll)
-        self.nics = Nics(self.state, lambda vsid: self.wnv.tables.own_pa(vsid))
+        self.nics = Nics(self.state, self._own_pa)
         self.team = WorkerTeam(self.state, self.flowlets)
         self._ready: dict[int, Callable[[], None]] = {}
         self._running = True
         self._queues: set[int] = set()  # descriptors of the ports
         self._handed: list[int] = []  # descriptors that go with the next acknowledgement
         self._watch(control.socket.fileno(), self._order)
+
+    def _own_pa(self, vsid: int) -> bytes | None:
+        return self.wnv.tables.own_pa(vsid)
 
     def run(self) -> None:
         """The loop."""

@@ -10,7 +10,7 @@ from testbed.switch.uplink import Uplink
 
 
 class NicStage:
-    """Accepts MACs for which the NIC speaks in the team, its own among them, those of VSID-0 ports, and groups."""
+    """Accepts the MACs for which the NIC speaks in the team, those of VSID-0 ports, and groups."""
 
     name = NIC
 

@@ -64,7 +64,7 @@ class Roles:
         return self.active[0] if self.active else None
 
     def hears_groups(self, member: str) -> bool:
-        """Whether broadcast and multicast are taken from a member: from one, or any if the switch sends one."""
+        """Whether a member takes broadcast and multicast: one does, or any if the switch sends one copy."""
         return self.plan.has_partner or (bool(self.homes) and member == self.carrier(self.homes[0]))
 
     def takes(self, member: str, mac: bytes) -> bool:

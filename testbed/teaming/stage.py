@@ -57,7 +57,7 @@ class _InTurns:
 
 
 class _Home(NamedTuple):
-    """A sender's home, who speaks for it now, and the MAC that the fabric knows it by (empty: the frame's own)."""
+    """A sender's home, who speaks for it now, and the MAC that the fabric knows it by (b"": the frame's)."""
 
     name: str
     uplink: Uplink | None

@@ -42,10 +42,10 @@ def _check_members(host: Host, here: Path, problems: Problems) -> None:
 
 def _switches(topology: Topology) -> dict[str, str]:
     """The switch of each NIC, "host1:nic1"."""
-    found = {}
-    for link in topology.links:
-        first, second = link.endpoints
-        for end, other in ((first, second), (second, first)):
-            if ":" in end:
-                found[end] = other
-    return found
+    ends = [link.endpoints for link in topology.links]
+    return {
+        end: other
+        for first, second in ends
+        for end, other in ((first, second), (second, first))
+        if ":" in end
+    }

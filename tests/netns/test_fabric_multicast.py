@@ -86,7 +86,9 @@ class Fabric:
     def open(self, host: str) -> PaSpace:
         with in_netns(self.hosts[host]):
             loop = asyncio.get_running_loop()
-            return PaSpace(loop, Roles.alone("nic1", MACS[host]), TIMERS["fast"], lambda *_: None, lambda: None)
+            return PaSpace(
+                loop, Roles.alone("nic1", MACS[host]), TIMERS["fast"], lambda *_: None, lambda: None
+            )
 
 
 @pytest.fixture

@@ -29,9 +29,7 @@ SECONDS = 10.0
 class MemoryPaSpace:
     """A PA network in which a PA is Tentative until the test says otherwise."""
 
-    def __init__(
-        self, _loop: Any, roles: Roles, _timers: Any, _neighbor: Any, on_state: Any, *_: Any
-    ):
+    def __init__(self, _loop: Any, roles: Roles, _timers: Any, _neighbor: Any, on_state: Any, *_: Any):
         self.roles, self._on_state = roles, on_state
         self.groups: set[str] = set()
         self.closed = False

@@ -1,4 +1,4 @@
-"""The packet sockets of control on the NICs of a team. A filter in the kernel keeps the NICs' load away from them."""
+"""Control's packet sockets on a team's NICs. A filter in the kernel keeps the NICs' load away from them."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class PaSpace:
         self._groups: set[bytes] = set()
 
     def use(self, roles: Roles) -> None:
-        """Members of the team have failed, or work again: what is at another place now is announced from there."""
+        """Members of the team have failed, or work again: what has moved is announced."""
         before, self._roles = self._roles, roles
         self._link.use(roles)
 

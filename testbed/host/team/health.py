@@ -1,7 +1,7 @@
 """Whether a member of a team works: carrier, loopback messages, the administrator's word, its partner's.
 
-Pure: times are given, in seconds on one clock. A member that fails is given up at once; one that comes back has
-to be good for a while first, and longer each time if it keeps failing.
+Pure: times are given, in seconds on one clock. A member that fails is given up at once; one that comes
+back has to be good for a while first, and longer each time if it keeps failing.
 """
 
 from __future__ import annotations

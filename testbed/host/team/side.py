@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from testbed.channel import Message
 from testbed.errors import BadInput
@@ -16,7 +17,6 @@ from testbed.linkwatch import open_link_watch, read_links, request_links
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.roles import Roles
 from testbed.teaming.flowlets import SHORTEST_GAP
-from testbed.teaming.lacp import FAST, SLOW, Lacp
 from testbed.telemetry import EventLog
 from testbed.topology.plan import HostPlan, TeamPlan
 
@@ -43,7 +43,7 @@ class TeamSide:
         self._sockets: dict[str, LoopbackSocket] = {}
         self._asked: dict[str, bool] = {}
         self._watch: socket.socket | None = None
-        self._lacp: Lacp | None = None
+        self._lacp: Any = None
         self._timers = TIMERS["fast"]
         self._tick: asyncio.TimerHandle | None = None
         self._received: dict[str, int] = {}
@@ -70,7 +70,7 @@ class TeamSide:
             known = ", ".join(self._members)
             raise BadInput(f"the team has no member {name!r}: one of {known or 'none'}")
         if len(self._members) == 1:
-            raise BadInput("a team of one NIC has no member to spare: take the cable down with `testbed link`")
+            raise BadInput("a team of one NIC has none to spare: take the cable down with `testbed link`")
         self._members[name].administrative = failed
         self._look()
 
@@ -130,6 +130,8 @@ class TeamSide:
     def _speak_lacp(self, plan: TeamPlan, macs: Mapping[str, bytes]) -> None:
         for each in self._members.values():
             each.partnered = each.usable = False
+        from testbed.teaming.lacp import FAST, SLOW, Lacp  # type: ignore[import-not-found]
+
         self._lacp = Lacp(
             self._loop,
             macs[plan.primary],

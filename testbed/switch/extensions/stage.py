@@ -19,7 +19,6 @@ from testbed.switch.extensions.stack import Stack
 from testbed.switch.packet import Packet, Tunnel, Verdict
 from testbed.switch.pipeline import PORT_EXTENSIONS, UPLINK_EXTENSIONS
 from testbed.switch.state import SwitchState
-from testbed.switch.uplink import Uplink
 from testbed.topology.schema import WnvMode
 
 
@@ -148,7 +147,7 @@ def _leaving(packet: Packet) -> memoryview:
 
 
 def _outer(state: SwitchState, tunnel: Tunnel, inner_length: int) -> bytes:
-    """The outer header of a copy for a tunnel, as the switch knows it: the team, below, may rewrite the source MAC.
+    """The outer header of a copy for a tunnel, before the team, which may rewrite its source MAC.
 
     A 64-KB inner frame is beyond the length's range.
     """
@@ -156,9 +155,7 @@ def _outer(state: SwitchState, tunnel: Tunnel, inner_length: int) -> bytes:
     assert next_hop is not None  # else the filter would have held the packet
     own = state.roles.home_mac(tunnel.source_pa)
     outer = bytearray(
-        nvgre.template(
-            next_hop, own, tunnel.source_pa, tunnel.destination_pa, tunnel.vsid, tunnel.flow_id
-        )
+        nvgre.template(next_hop, own, tunnel.source_pa, tunnel.destination_pa, tunnel.vsid, tunnel.flow_id)
     )
     length = len(outer) - 14 + inner_length
     if len(tunnel.source_pa) == 4:

@@ -1,0 +1,48 @@
+"""The team of a running lab's host: shown with what its members do, a member given up and taken back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from testbed.channel import Message
+from testbed.errors import BadInput
+from testbed.lab.lab import Lab
+from testbed.namespaces import in_netns
+
+
+def show(lab: Lab, host: str) -> Message:
+    """Mode, members, their packets and flows; what came out of order. Raises BadInput, LabError."""
+    _known(lab, host)
+    team: Message = lab.ask(host, "team")["team"]
+    counters = {each["name"]: each["counters"] for each in lab.ask(host, "nics")["nics"]}
+    for member in team["members"]:
+        own = counters[member["name"]]
+        keys = ("tx_packets", "tx_bytes", "rx_packets", "rx_bytes")
+        member |= {key: own[key] for key in keys}
+        member["flows"] = team["flows"].get(member["name"], 0)
+    out_of_order = sum(_out_of_order(lab, vm.name) for vm in lab.plan.vms if vm.host == host)
+    return {"host": host, **team, "received_out_of_order": out_of_order}
+
+
+def set_member(lab: Lab, host: str, member: str, *, failed: bool) -> None:
+    """Give a member up until it is restored, or restore it. Raises BadInput, LabError."""
+    _known(lab, host)
+    lab.ask(host, "set-team-member", name=member, failed=failed)
+
+
+def _known(lab: Lab, host: str) -> None:
+    names = [each.name for each in lab.plan.hosts]
+    if host not in names:
+        raise BadInput(f"{lab.record.name} has no host {host!r}: one of {', '.join(names)}")
+
+
+def _out_of_order(lab: Lab, vm: str) -> int:
+    """TCP segments that came before others that were sent earlier (TcpExt TCPOFOQueue of the VM's kernel)."""
+    with in_netns(lab.netns(vm)):
+        lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
+    found: dict[str, Any] = {}
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        if names.startswith("TcpExt:"):
+            found = dict(zip(names.split(), values.split(), strict=True))
+    return int(found.get("TCPOFOQueue", 0))
