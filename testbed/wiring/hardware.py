@@ -18,6 +18,7 @@ from testbed.topology.schema import Wire
 _CLSACT_INGRESS = 0xFFFFFFF2
 _CLSACT_EGRESS = 0xFFFFFFF3
 _ROOT = 0xFFFFFFFF
+_MEMBER = 30  # priority of what takes frames from a port: behind faults and echo
 _BURST, _QUEUE = 70_000, 150_000  # bytes: a super-packet has to fit
 
 
@@ -48,6 +49,38 @@ def attach_faults(ip: Any, index: int, wires: Sequence[int]) -> int:
         (wires[1], "held_from_host", _CLSACT_INGRESS, 10),
     )
     return _with_memory(ip, ("faults", "faults"), programs)
+
+
+def attach_echo(ip: Any, index: int) -> None:
+    """Have a switch's port give loopback messages back; the other end of its cable must not do the same."""
+    (program,) = loader.load("echo", "echo")
+    try:
+        _add_clsact(ip, index)
+        _attach(ip, index, _CLSACT_INGRESS, program, "echo", 20)
+    finally:
+        os.close(program)
+
+
+def attach_aggregate(ip: Any, device: int, ears: int, members: Sequence[int]) -> int:
+    """Make interfaces the members of an aggregate; the descriptor of its memory, in which none is active.
+
+    device: index of the bridge's port; ears: of its other end.
+    """
+    programs = (
+        (device, "aggregate_tx", _CLSACT_EGRESS, 30),
+        (ears, "aggregate_ears", _CLSACT_INGRESS, 30),
+        *((member, "aggregate_rx", _CLSACT_INGRESS, _MEMBER) for member in members),
+    )
+    return _with_memory(ip, ("aggregate", "aggregate"), programs)
+
+
+def detach_aggregate(ip: Any, member: int) -> None:
+    """Make a member a port like any other; it may be one already."""
+    try:
+        ip.tc("del-filter", "bpf", member, parent=_CLSACT_INGRESS, prio=_MEMBER)
+    except NetlinkError as error:
+        if error.code not in (errno.ENOENT, errno.EINVAL):  # no such filter; no programs at all
+            raise
 
 
 def _with_memory(ip: Any, source: tuple[str, str], programs: Sequence[tuple[int, str, int, int]]) -> int:
