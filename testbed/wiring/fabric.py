@@ -19,6 +19,7 @@ from testbed.topology.schema import Wire
 from testbed.wiring import sysctl, tap
 from testbed.wiring.hardware import (
     attach_classifier,
+    attach_echo,
     attach_faults,
     attach_hardware,
     fabric_features,
@@ -169,6 +170,8 @@ class Wiring:
         set_features(cable.interface, fabric_features(cable.wire, nic.offloads))
         index = index_of(ip, cable.interface)
         ip.link("set", index=index, master=index_of(ip, cable.switch_interface), state="up")
+        if len(host.nics) > 1:  # a team, which looks after its cables
+            attach_echo(ip, index)
 
     def _add_hardware(self, cables: Sequence[CablePlan]) -> None:
         if not cables:
