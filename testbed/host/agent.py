@@ -84,6 +84,9 @@ class Agent:
             if op == "install-nic":
                 self._link.order(op, descriptors, name=message["name"])
                 return Reply({})
+            if op == "install-partner":
+                self._team.install_partner(message, [os.dup(each) for each in descriptors])
+                return Reply({})
             if op == "install-cable":
                 self._cables.install(message, descriptors)
                 return Reply({})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from testbed.errors import BadInput
-from testbed.lab import build, first_commands, link, nic, store, vmm
+from testbed.lab import build, first_commands, link, nic, store, team, vmm
 from testbed.lab.build import Progress
 from testbed.lab.lab import FABRIC, Lab
 from testbed.lab.policy import drifted
@@ -76,6 +76,7 @@ def _remove(lab: Lab, changes: PlanDiff) -> None:
             for vnic in vm.vnics:
                 lab.ask(vm.host, "detach-port", name=vnic.port)
     fabric = lab.plan.fabric
+    team.uninstall(lab, hosts | _hosts_of({*changes.cables.removed, *changes.cables.changed}))
     Wiring(lab.netns(FABRIC), {}).remove(
         _named_switches(fabric.switches, {*changes.switches.removed, *changes.switches.changed}),
         _named_cables(fabric.cables, {*changes.cables.removed, *changes.cables.changed}),
@@ -123,6 +124,8 @@ def _replug(lab: Lab, changes: PlanDiff) -> None:
         if cable.host in staying:
             lab.ask(cable.host, "replug", name=cable.nic)
             nic.install(lab, cable.host)
+    for host in staying & _hosts_of({*changes.cables.added, *changes.cables.changed}):
+        team.install(lab, host)
 
 
 def _switch(lab: Lab, wiring: Wiring, changes: PlanDiff) -> None:
@@ -137,6 +140,10 @@ def _switch(lab: Lab, wiring: Wiring, changes: PlanDiff) -> None:
         wiring.set_wire(cable, cable.wire, nic.enabled(lab, cable))
     fresh = _named_cables(plan.fabric.cables, {*changes.cables.added, *changes.cables.changed})
     link.as_planned(lab, [*rewired, *fresh])
+
+
+def _hosts_of(cables: set[str]) -> set[str]:
+    return {name.partition(":")[0] for name in cables}
 
 
 def _cable_name(cable: CablePlan) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from testbed.engines.base import STATEFUL, Engine, NodeSpec
 from testbed.engines.select import by_name
 from testbed.errors import LabError
-from testbed.lab import first_commands, link, nic, store, vmm
+from testbed.lab import first_commands, link, nic, store, team, vmm
 from testbed.lab.lab import FABRIC, Lab
 from testbed.topology.management import VMM
 from testbed.topology.plan import HostPolicy, Plan, VmPlan
@@ -134,6 +134,7 @@ def configure_hosts(lab: Lab, only: Iterable[str] | None = None) -> None:
             plan = msgspec.to_builtins(host)
             lab.ask(host.name, "configure", plan=plan, position=position, vmm=vmm.access(lab, host.name))
             nic.install(lab, host.name)
+            team.install(lab, host.name)
 
 
 def boot_vms(lab: Lab, vms: Iterable[VmPlan]) -> None:

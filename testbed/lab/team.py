@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from testbed.channel import Message
 from testbed.errors import BadInput
-from testbed.lab.lab import Lab
+from testbed.lab.lab import FABRIC, Lab
 from testbed.namespaces import in_netns
+
+
+def install(lab: Lab, host: str) -> None:
+    """Give a host's team its partner in the switch, if its mode wants one."""
+    from testbed.wiring.aggregate import add_aggregate
+
+    plan = lab.plan.fabric.aggregate(host)
+    if plan is None:
+        return
+    made = add_aggregate(
+        lab.netns(FABRIC), plan.switch_interface, plan.interface, plan.ports, lab.plan.fabric.pa_mtu
+    )
+    parts = {
+        "device": made.device,
+        "ears": made.ears,
+        "members": made.members,
+        "ports": list(plan.ports),
+        "system": plan.system,
+        "timers": lab.plan.timers,
+        "fast": plan.fast,
+    }
+    try:
+        lab.host(host).call("install-partner", made.descriptors, mode=plan.mode, parts=parts)
+    finally:
+        for descriptor in made.descriptors:
+            os.close(descriptor)
+
+
+def uninstall(lab: Lab, hosts: Collection[str]) -> None:
+    """Make the cables of hosts ports like any other again."""
+    from testbed.wiring.aggregate import remove_aggregate
+
+    for plan in lab.plan.fabric.aggregates:
+        if plan.host in hosts:
+            remove_aggregate(lab.netns(FABRIC), plan.switch_interface, plan.interface, plan.ports)
 
 
 def show(lab: Lab, host: str) -> Message:

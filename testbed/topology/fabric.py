@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from testbed.topology.impairments import faults
 from testbed.topology.naming import InterfaceNames
-from testbed.topology.plan import CablePlan, FabricPlan, SwitchPlan, TrunkEnd, TrunkPlan
-from testbed.topology.schema import Topology
+from testbed.topology.plan import AggregatePlan, CablePlan, FabricPlan, SwitchPlan, TrunkEnd, TrunkPlan
+from testbed.topology.schema import Host, Topology
 
 Pair = frozenset[str]
 
 
-def build_fabric(topology: Topology, previous: FabricPlan | None) -> FabricPlan:
-    """The fabric; ports are numbered p1, p2, .. on each switch in the order of the links."""
+def build_fabric(topology: Topology, previous: FabricPlan | None, macs: Mapping[str, str]) -> FabricPlan:
+    """The fabric; ports are numbered p1, p2, .. on each switch in the order of the links.
+
+    macs: of the switches, by "switch/NAME".
+    """
     numbering = _Numbering(topology, previous)
     cables: list[CablePlan] = []
     trunks: list[TrunkPlan] = []
@@ -37,7 +42,29 @@ def build_fabric(topology: Topology, previous: FabricPlan | None) -> FabricPlan:
             )
         )
     switches = tuple(SwitchPlan(name, numbering.switches[name]) for name in topology.fabric.switches)
-    return FabricPlan(topology.fabric.pa_mtu, switches, tuple(cables), tuple(trunks))
+    aggregates = tuple(
+        _aggregate(host, [cable for cable in cables if cable.host == host.name], numbering, macs)
+        for host in topology.hosts
+        if host.team.mode != "SwitchIndependent"
+    )
+    return FabricPlan(topology.fabric.pa_mtu, switches, tuple(cables), tuple(trunks), aggregates)
+
+
+def _aggregate(
+    host: Host, cables: Sequence[CablePlan], numbering: _Numbering, macs: Mapping[str, str]
+) -> AggregatePlan:
+    assert host.team.mode != "SwitchIndependent"
+    first = cables[0]
+    return AggregatePlan(
+        host=host.name,
+        switch=first.switch,
+        switch_interface=first.switch_interface,
+        interface=numbering.aggregate(host.name, first.switch),
+        ports=tuple(cable.interface for cable in cables),
+        mode=host.team.mode,
+        fast=host.team.lacp_timer == "Fast",
+        system=macs[f"switch/{first.switch}"],
+    )
 
 
 class _Numbering:
@@ -48,12 +75,15 @@ class _Numbering:
         self._trunks: dict[Pair, tuple[TrunkEnd, TrunkEnd]] = {}
         names = set(topology.fabric.switches)
         self.switches: dict[str, str] = {}
+        self._aggregates: dict[tuple[str, str], str] = {}
         if previous is not None:
+            self._aggregates = {(each.host, each.switch): each.interface for each in previous.aggregates}
             self._keep(topology, previous)
             self.switches = {kept.name: kept.interface for kept in previous.switches if kept.name in names}
         ends = [*self._cables.values(), *(end for pair in self._trunks.values() for end in pair)]
         self._ports = {(end.switch, end.port) for end in ends}
-        self._interfaces = InterfaceNames([*self.switches.values(), *(end.interface for end in ends)])
+        kept = [*self.switches.values(), *(end.interface for end in ends), *self._aggregates.values()]
+        self._interfaces = InterfaceNames(kept)
         for name in topology.fabric.switches:
             if name not in self.switches:
                 self.switches[name] = self._interfaces.take(name)
@@ -73,6 +103,10 @@ class _Numbering:
     def cable(self, host: str, nic: str, switch: str) -> TrunkEnd:
         """The switch's end of a host's cable."""
         return self._cables.get((host, nic, switch)) or self._new(switch)
+
+    def aggregate(self, host: str, switch: str) -> str:
+        """The switch's port that stands for all cables of a host."""
+        return self._aggregates.get((host, switch)) or self._interfaces.take(switch, "-lag1")
 
     def trunk(self, first: str, second: str) -> tuple[TrunkEnd, TrunkEnd]:
         """Both ends of the link between two switches."""

@@ -209,6 +209,22 @@ class SwitchPlan(Struct, frozen=True):
     interface: str
 
 
+class AggregatePlan(Struct, frozen=True):
+    """The switch's side of a host's Static or LACP team: one port of the bridge for all its cables.
+
+    interface: its kernel name; ports: those of the cables; system: the MAC by which LACP knows the switch.
+    """
+
+    host: str
+    switch: str
+    switch_interface: str
+    interface: str
+    ports: tuple[str, ...]
+    mode: Literal["Static", "Lacp"]
+    fast: bool  # the LACP timer
+    system: str
+
+
 class FabricPlan(Struct, frozen=True):
     """Switches and cables."""
 
@@ -216,6 +232,11 @@ class FabricPlan(Struct, frozen=True):
     switches: tuple[SwitchPlan, ...]
     cables: tuple[CablePlan, ...]
     trunks: tuple[TrunkPlan, ...]
+    aggregates: tuple[AggregatePlan, ...] = ()
+
+    def aggregate(self, host: str) -> AggregatePlan | None:
+        """That of a host, if its team has a partner."""
+        return next((each for each in self.aggregates if each.host == host), None)
 
 
 class SubnetPlan(Struct, frozen=True):

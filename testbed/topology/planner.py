@@ -43,7 +43,7 @@ def build(topology: Topology, previous: Plan | None = None, profiles: Profiles |
     pas = _provider_addresses(topology, vms, previous)
     policies = Policies(networks, vms, pas, ipaddress.ip_network(topology.fabric.pa_pool))
     hosts = tuple(_host(host, macs, topology, policies.host(host.name), profiles) for host in topology.hosts)
-    fabric = build_fabric(topology, previous.fabric if previous else None)
+    fabric = build_fabric(topology, previous.fabric if previous else None, macs)
     return Plan(
         name=topology.name,
         networks=networks,
@@ -100,9 +100,10 @@ def _extension(extension: str | Extension) -> ExtensionPlan:
 
 
 def _macs(topology: Topology) -> dict[str, str]:
-    """MAC by identity: "host/nic", "vm/vnic index", "gateway/vsid"."""
+    """MAC by identity: "host/nic", "vm/vnic index", "gateway/vsid", "switch/name"."""
     given: dict[str, str] = {}
     derived = [f"gateway/{subnet.vsid}" for network in topology.networks for subnet in network.subnets]
+    derived += [f"switch/{name}" for name in topology.fabric.switches]
     adapters: list[tuple[str, str | None]] = []
     adapters += [(f"{host.name}/{nic.name}", nic.mac) for host in topology.hosts for nic in host.nics]
     adapters += [(f"{vm.name}/{i}", vnic.mac) for vm in topology.vms for i, vnic in enumerate(vm.vnics)]

@@ -6,19 +6,21 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from testbed.channel import Message
 from testbed.errors import BadInput
 from testbed.host.orders import WorkerLink
 from testbed.host.team.health import TIMERS, Health
 from testbed.host.team.loopback import LoopbackSocket
+from testbed.host.team.partner import Partner
 from testbed.linkwatch import open_link_watch, read_links, request_links
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.roles import Roles
 from testbed.teaming.flowlets import SHORTEST_GAP
+from testbed.teaming.lacp import TIMERS as LACP_TIMERS
+from testbed.teaming.lacp import Lacp
 from testbed.telemetry import EventLog
-from testbed.topology.plan import HostPlan, TeamPlan
+from testbed.topology.plan import HostPlan, TeamPlan, Timers
 
 _KEY = 1  # of the host's one aggregate
 _GAP_CHANGE = 0.2  # part by which the paths' difference has to change to be told
@@ -43,7 +45,8 @@ class TeamSide:
         self._sockets: dict[str, LoopbackSocket] = {}
         self._asked: dict[str, bool] = {}
         self._watch: socket.socket | None = None
-        self._lacp: Any = None
+        self._lacp: Lacp | None = None
+        self._partner: Partner | None = None
         self._timers = TIMERS["fast"]
         self._tick: asyncio.TimerHandle | None = None
         self._received: dict[str, int] = {}
@@ -59,7 +62,7 @@ class TeamSide:
         if len(macs) > 1 or lacp:
             self._start(macs)
         if lacp:
-            self._speak_lacp(plan.team, macs)
+            self._speak_lacp(plan.team, macs, plan.timers)
         self.roles = Roles(plan.team, macs, [name for name, each in self._members.items() if each.usable])
         self._tell_worker()
         return self.roles
@@ -77,11 +80,12 @@ class TeamSide:
     def describe(self) -> Message:
         """The team as it is now; of each member also why it does not work, and seconds of a round trip."""
         roles, plan = self.roles, self.roles.plan
-        partners = self._lacp.describe() if self._lacp else {}
+        partners = self._lacp.describe()["ports"] if self._lacp else {}
         return {
             "mode": plan.mode,
             "algorithm": plan.algorithm,
             "queues": roles.queue_mode,
+            "partner": self._partner.describe() if self._partner else None,
             "members": [
                 {
                     "name": name,
@@ -97,8 +101,17 @@ class TeamSide:
             ],
         }
 
+    def install_partner(self, message: Message, descriptors: list[int]) -> None:
+        """The switch takes the cables for one, too: its side is driven from here. Owns the descriptors."""
+        if self._partner:
+            self._partner.close()
+        self._partner = Partner(self._loop, message["mode"], message["parts"], descriptors)
+
     def close(self) -> None:
         """Watch no more."""
+        if self._partner:
+            self._partner.close()
+            self._partner = None
         if self._tick:
             self._tick.cancel()
             self._tick = None
@@ -127,11 +140,9 @@ class TeamSide:
         self._received = dict.fromkeys(macs, 0)
         self._ask()
 
-    def _speak_lacp(self, plan: TeamPlan, macs: Mapping[str, bytes]) -> None:
+    def _speak_lacp(self, plan: TeamPlan, macs: Mapping[str, bytes], timers: Timers) -> None:
         for each in self._members.values():
             each.partnered = each.usable = False
-        from testbed.teaming.lacp import FAST, SLOW, Lacp  # type: ignore[import-not-found]
-
         self._lacp = Lacp(
             self._loop,
             macs[plan.primary],
@@ -139,10 +150,11 @@ class TeamSide:
             list(macs),
             lambda port, frame: self._sockets[port].send(frame),
             self._distributing,
-            timers=FAST if plan.lacp_timer == "Fast" else SLOW,
+            LACP_TIMERS[timers],
+            fast=plan.lacp_timer == "Fast",
         )
         for name in macs:
-            self._lacp.set_up(name, up=True)
+            self._lacp.set_up(name, True)
 
     def _links_changed(self) -> None:
         assert self._watch is not None
@@ -150,7 +162,7 @@ class TeamSide:
             if (member := self._members.get(state.name)) and member.carrier != state.running:
                 member.set_carrier(state.running)
                 if self._lacp:
-                    self._lacp.set_up(state.name, up=state.running)
+                    self._lacp.set_up(state.name, state.running)
         self._look()
 
     def _distributing(self, ports: frozenset[str]) -> None:
