@@ -182,7 +182,7 @@ def fixed_list(path: Path, version: int) -> list[Packet]:
 
 def _sum(data: bytes) -> int:
     """The one's-complement sum, folded."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) & ~1]))
     total += data[-1] << 8 if len(data) % 2 else 0
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
