@@ -155,7 +155,7 @@ class Nics:
             hash_types=sum(HASH_TYPES[name] for name in nic.rss.hash_types),
             filters=nic.filters,
         )
-        nic.registers.write(steering, nic.uplink.offloads)
+        nic.registers.write(steering, nic.uplink.offloads, len(nic.uplink.queues))
 
 
 def checked(now: Rss, wanted: dict[str, Any], queues: int) -> Rss:

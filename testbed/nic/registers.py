@@ -11,6 +11,7 @@ import struct
 from testbed.nic.classifier import KINDS, Steering
 from testbed.nic.offloads import Offloads
 
+_QUEUES_SHIFT = 16
 _RSS, _VMQ, _NVGRE_RSS, _NVGRE_VMQ, _RSC, _NVGRE_RSC = 1, 2, 4, 8, 16, 32
 TABLE = 128  # entries at most; a power of two
 FILTERS = 64
@@ -28,8 +29,8 @@ class Registers:
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, SIZE)
 
-    def write(self, steering: Steering, offloads: Offloads) -> None:
-        """Program the NIC. The order keeps a frame in between on some queue that exists."""
+    def write(self, steering: Steering, offloads: Offloads, queues: int = 1) -> None:
+        """Program the NIC, which has so many queues. In between a frame is on some queue that exists."""
         memory = self._memory
         filters = list(steering.filters.items())[:FILTERS]
         raw = b"".join(_FILTER.pack(mac, queue, 1, vlan) for (mac, vlan), queue in filters)
@@ -37,7 +38,7 @@ class Registers:
         table = bytes(steering.table).ljust(TABLE, b"\0")
         mask = len(steering.table) - 1
         memory[: _HEAD.size] = _HEAD.pack(
-            control(steering, offloads),
+            control(steering, offloads, queues),
             steering.hash_types,
             mask,
             steering.default_queue,
@@ -57,7 +58,7 @@ class Registers:
         self._memory.close()
 
 
-def control(steering: Steering, offloads: Offloads) -> int:
+def control(steering: Steering, offloads: Offloads, queues: int = 1) -> int:
     """The control register."""
     switches = (
         (_RSS, steering.rss),
@@ -67,4 +68,4 @@ def control(steering: Steering, offloads: Offloads) -> int:
         (_RSC, offloads.plain.rsc),
         (_NVGRE_RSC, offloads.nvgre.rsc),
     )
-    return sum(bit for bit, on in switches if on)
+    return sum(bit for bit, on in switches if on) | queues << _QUEUES_SHIFT

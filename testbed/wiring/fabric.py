@@ -22,6 +22,7 @@ from testbed.wiring.hardware import (
     attach_echo,
     attach_faults,
     attach_hardware,
+    attach_queue,
     fabric_features,
     host_features,
     set_rate,
@@ -156,7 +157,7 @@ class Wiring:
             ifname=cable.interface,
             kind="veth",
             mtu=nic.mtu,
-            num_tx_queues=nic.queues,
+            num_tx_queues=2 * nic.queues,  # the upper half is for what may not be coalesced
             num_rx_queues=1,
             peer={
                 "ifname": cable.nic,
@@ -176,8 +177,11 @@ class Wiring:
     def _add_hardware(self, cables: Sequence[CablePlan]) -> None:
         if not cables:
             return
-        transmit, receive = loader.load("nic", "nic_tx", "nic_rx")
+        transmit, receive, queue = loader.load("nic", "nic_tx", "nic_rx", "cable_queue")
         try:
+            with in_netns(self._fabric), IPRoute() as ip:
+                for cable in cables:
+                    attach_queue(ip, index_of(ip, cable.interface), queue)
             for cable in cables:
                 with in_netns(self._hosts[cable.host]), IPRoute() as ip:
                     index = index_of(ip, cable.nic)
@@ -187,6 +191,7 @@ class Wiring:
         finally:
             os.close(transmit)
             os.close(receive)
+            os.close(queue)
 
 
 def nic_of(cable: CablePlan, hosts: Mapping[str, HostPlan]) -> NicPlan:

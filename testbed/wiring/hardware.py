@@ -29,10 +29,16 @@ def attach_hardware(ip: Any, index: int, transmit: int, receive: int) -> None:
     _attach(ip, index, _CLSACT_INGRESS, receive, "nic_rx")
 
 
+def attach_queue(ip: Any, index: int, queue: int) -> None:
+    """Attach cable_queue to the switch's end of a cable: before all that may come later."""
+    _add_clsact(ip, index)
+    _attach(ip, index, _CLSACT_EGRESS, queue, "cable_queue", 5)
+
+
 def attach_classifier(ip: Any, index: int) -> int:
     """Attach a NIC's receive side to the switch's end of its cable; the descriptor of its registers.
 
-    The NIC has queue 0 and joins nothing until they are written.
+    The NIC has queue 0 until they are written.
     """
     return _with_memory(ip, ("cable", "registers"), ((index, "cable_rx", _CLSACT_EGRESS, 20),))
 

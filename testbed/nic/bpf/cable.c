@@ -4,7 +4,10 @@
 // the host's worker writes as a driver does; testbed/nic/registers.py has the same layout, and
 // testbed/nic/classifier.py the same rules in Python.
 //
-// What the kernel's GRO joins has equal hashes: a frame that must stay single gets one of its own.
+// A cable has twice as many queues at the switch's end as the NIC has. Only what comes through one of the
+// lower half is given to the kernel's GRO (drivers/net/veth.c, veth_xmit); a frame that must stay single
+// takes the upper half. So it is never held back while later ones of its flow pass, and what is cut at the
+// switch's port is not joined again. To the NIC both halves are the same (PACKET_FANOUT_QM: modulo).
 
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -35,6 +38,7 @@
 #define NVGRE_VMQ 8
 #define RSC 16
 #define NVGRE_RSC 32
+#define QUEUES_SHIFT 16
 
 // hash types, as NDIS numbers them (NDIS_HASH_*), and the counters' positions
 #define HASH_IPV4 0x100
@@ -257,12 +261,10 @@ int cable_rx(struct __sk_buff *skb)
 	skb->cb[1] = hash;
 	skb->cb[2] = kind;
 	skb->queue_mapping = queue + 1;
-	if (nic->control & (inner ? NVGRE_RSC : RSC)) {
-		if (kind)
-			bpf_set_hash(skb, hash);
-	} else {
-		bpf_set_hash(skb, bpf_get_prandom_u32() | 1);
-	}
+	if (!(nic->control & (inner ? NVGRE_RSC : RSC)))
+		skb->queue_mapping += nic->control >> QUEUES_SHIFT;
+	else if (kind)
+		bpf_set_hash(skb, hash);
 	return TC_ACT_UNSPEC;
 }
 

@@ -1,4 +1,4 @@
-// The hardware of an emulated NIC: tc programs on the host's end of a cable.
+// The hardware of an emulated NIC: tc programs on a cable.
 //
 // nic_tx is the NIC's NVGRE Encapsulated Task Offload. The switch hands over a super-packet that
 // it has encapsulated; virtio_net_hdr has no GRE type, so the kernel knows the segment size but not
@@ -6,6 +6,12 @@
 // metadata, after which the kernel's GRE segmentation and receive coalescing work on the packet.
 // The inner protocol is Ethernet whatever the families, and skb->protocol is the outer one before
 // and after, so inner and outer IP versions may differ without a DECAP flag.
+//
+// cable_queue, at the switch's end of the cable, is the receive side of a NIC with one queue that may coalesce
+// everything: without it the kernel would spread flows over all queues of the cable (see cable.c). It also
+// takes the sender's socket off a frame, by sending a clone. GRO joins frames of one socket only
+// (gro_list_prepare), and of a segmented super-packet just the last frame keeps it: that one would not be
+// joined, and pass the others.
 //
 // nic_rx keeps the host's own IP stack away from the cable: packet sockets see a frame before tc does.
 
@@ -55,6 +61,17 @@ SEC("tc")
 int nic_rx(struct __sk_buff *skb)
 {
 	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int cable_queue(struct __sk_buff *skb)
+{
+	if (skb->sk) {
+		bpf_clone_redirect(skb, skb->ifindex, 0);
+		return TC_ACT_STOLEN;
+	}
+	skb->queue_mapping = 1;
+	return TC_ACT_UNSPEC;
 }
 
 char _license[] SEC("license") = "GPL";
