@@ -24,6 +24,7 @@ from testbed.switch.port import Port
 from testbed.switch.roles import Roles
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Queue, Uplink
+from testbed.teaming.flowlets import Flowlets
 from testbed.topology.plan import NOWHERE, CustomerRoute, HostPolicy, LookupRecord, ProviderAddress, TeamPlan
 from testbed.topology.schema import WnvMode
 from testbed.wnv.filter import WnvFilter
@@ -150,6 +151,10 @@ class MemoryUplink(Uplink):
         """Send a packet given in pieces."""
         self._take(b"".join(bytes(part) for part in parts))
 
+    def backlog(self) -> int:
+        """Nothing waits."""
+        return 0
+
     def overruns(self) -> int:
         """None: a socket pair loses nothing."""
         return 0
@@ -209,7 +214,8 @@ class MemorySwitch:
         self.unresolved: list[bytes] = []
         self.wnv = FILTERS[mode](self.state, flow_entropy=flow_entropy)
         self.stack = Stack(extensions, self.state)
-        pipeline = build_pipeline(self.state, self.wnv, self.stack, mode)
+        self.flowlets = Flowlets()
+        pipeline = build_pipeline(self.state, self.wnv, self.stack, mode, self.flowlets)
         self.datapath = Datapath(self.state, pipeline, self.unresolved.append)
         self.claims: list[Claim] = []
         self.learning = Learning(self.claims.append, self._set_inspects)
