@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pyroute2 import IPRoute
 
+from testbed.linkwatch import open_link_watch, read_links, request_links
 from testbed.namespaces import in_netns, new_netns
 from testbed.nic.bpf import loader
 from testbed.nic.features import CABLE_FABRIC, CABLE_HOST, set_features
+from testbed.teaming.lacp import Lacp
 from testbed.topology.schema import Wire
 from testbed.wiring import sysctl
 from testbed.wiring.aggregate import AggregateParts, add_aggregate
@@ -23,6 +27,23 @@ from testbed.wiring.hardware import attach_hardware
 MTU = 1600
 AGG, SWITCH = "tor1-agg1", "tor1"
 QUIET = 0.05  # seconds in which a frame arrives that is going to
+
+
+def _receive(tap: socket.socket) -> list[bytes] | None:
+    """A frame, or none if the next one in the queue is our own; None: there is nothing in it."""
+    try:
+        frame, address = tap.recvfrom(1 << 17)
+    except BlockingIOError:
+        return None
+    except OSError:  # once after its NIC went down
+        return []
+    return [] if address[2] == socket.PACKET_OUTGOING else [frame]
+
+
+def _aside(function: Callable[..., Any], *args: Any) -> Any:
+    """Call it in another thread: pyroute2 has an event loop of its own, and a test may run in one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function, *args).result()
 
 
 class AggregateLab:
@@ -76,7 +97,7 @@ class AggregateLab:
 
     def aggregate(self) -> AggregateParts:
         """Make the aggregate; its descriptors end with the lab unless they are taken out of the parts."""
-        self.parts = add_aggregate(self.fabric, SWITCH, AGG, self.ports, MTU)
+        self.parts = _aside(add_aggregate, self.fabric, SWITCH, AGG, self.ports, MTU)
         self.stack.callback(self._close)
         return self.parts
 
@@ -86,6 +107,9 @@ class AggregateLab:
 
     def set(self, name: str, **more: Any) -> None:
         """Change an interface, a NIC or a port."""
+        _aside(self._set, name, more)
+
+    def _set(self, name: str, more: dict[str, Any]) -> None:
         with in_netns(self.host if name.startswith("nic") else self.fabric), IPRoute() as ip:
             ip.link("set", index=index_of(ip, name), **more)
 
@@ -94,11 +118,8 @@ class AggregateLab:
         time.sleep(seconds)  # what does not come cannot be waited for
         found: dict[str, list[bytes]] = {nic: [] for nic in self.taps}
         for nic, tap in self.taps.items():
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    frame, address = tap.recvfrom(1 << 17)
-                    if address[2] != socket.PACKET_OUTGOING:
-                        found[nic].append(frame)
+            while (came := _receive(tap)) is not None:
+                found[nic] += came
         return found
 
     def reached(self, sender: str, frames: Sequence[bytes]) -> list[list[str]]:
@@ -114,3 +135,49 @@ def aggregate_lab(count: int, wire: Wire = "frames", snooping: int = 0) -> Itera
     """A lab of ``count`` cables to the aggregate, which :meth:`AggregateLab.aggregate` makes."""
     with contextlib.ExitStack() as stack:
         yield AggregateLab(stack, count, wire, snooping)
+
+
+class HostEnd:
+    """LACP on the NICs of a lab, as a host does it: packet sockets and a link watch in its namespace."""
+
+    def __init__(self, lab: AggregateLab, loop: asyncio.AbstractEventLoop, system: bytes) -> None:
+        self._loop, self._taps = loop, {}
+        with in_netns(lab.host):
+            self._watch = open_link_watch()
+            for nic in lab.nics:
+                self._taps[nic] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+                self._taps[nic].bind((nic, 3))
+        self.working: set[str] = set()
+        self.lacp = Lacp(loop, system, 7, lab.nics, self._send, self._changed)
+        for nic, tap in self._taps.items():
+            loop.add_reader(tap, self._hear, nic, tap)
+        loop.add_reader(self._watch, self._look)
+        request_links(self._watch)
+
+    def _changed(self, nics: frozenset[str]) -> None:
+        self.working = set(nics)
+
+    def _send(self, nic: str, frame: bytes) -> bool:
+        try:
+            self._taps[nic].send(frame)
+        except OSError:
+            return False
+        return True
+
+    def _hear(self, nic: str, tap: socket.socket) -> None:
+        for frame in _receive(tap) or []:
+            if frame[12:14] == b"\x88\x09":
+                self.lacp.heard(nic, frame)
+
+    def _look(self) -> None:
+        for link in read_links(self._watch):
+            if link.name in self._taps:
+                self.lacp.set_up(link.name, link.running)
+
+    def close(self) -> None:
+        """Leave the NICs without a word, as a host does that is switched off."""
+        for sock in (self._watch, *self._taps.values()):
+            if sock.fileno() >= 0:
+                self._loop.remove_reader(sock)
+                sock.close()
+        self.lacp.close()
