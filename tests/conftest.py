@@ -95,6 +95,21 @@ def shared_lab(tmp_path_factory: pytest.TempPathFactory, engine: str) -> Iterato
         _down(lab)
 
 
+@pytest.fixture(scope="module")
+def module_lab(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """``with module_lab(file, *options, may_drop=()) as lab``: one for a whole module, in namespaces."""
+
+    @contextmanager
+    def up(file: Path, *options: object, may_drop: tuple[str, ...] = ()) -> Iterator[Lab]:
+        folder = tmp_path_factory.mktemp("module")
+        with _nothing_left(folder), _command_line(folder / "state", "namespaces") as cli:
+            lab = _up(cli, file, *options, may_drop=may_drop)
+            yield lab
+            _down(lab, may_drop)
+
+    return up
+
+
 @pytest.fixture
 def lab(shared_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """The shared 4host; after each test it must be without faults."""

@@ -14,6 +14,7 @@ from typing import Any
 import testbed
 
 SOURCE = Path(testbed.__file__).parent.parent
+TOPOLOGIES = SOURCE / "topologies"
 FOUR_HOSTS = SOURCE / "topologies" / "4host.yaml"
 TWO_HOSTS = SOURCE / "topologies" / "2host.yaml"
 SECONDS = 90.0  # deadline of a command

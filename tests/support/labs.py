@@ -12,6 +12,7 @@ from support.cli import Cli, drops
 # VSID could want, questions for addresses that nobody has.
 ALWAYS = frozenset(
     {"neighbor-consumed", "no-lookup-record", "no-customer-route", "gateway-address", "not-for-us"}
+    | {"other-member", "own-packet"}  # of a team each member hears what is said to all
 )
 # While a lab boots, VMs speak before their PA is preferred, and are spoken to before they are there.
 BOOT = ALWAYS | {"no-provider-address", "pa-not-local", "no-port", "port-refused"}
