@@ -10,10 +10,11 @@ from pathlib import Path
 
 import testbed
 from testbed.conformance.scene import Scene
-from testbed.conformance.statements import DEFAULT, TOPOLOGY
+from testbed.conformance.statements import DEFAULT, TEAMED, TOPOLOGY
 from testbed.engines.base import Engine
 from testbed.errors import TestbedError
-from testbed.lab import build
+from testbed.lab import build, team
+from testbed.lab.lab import Lab
 from testbed.topology import plan_from_file
 
 OWN = Path(__file__).parent / "topologies"
@@ -69,9 +70,19 @@ class Labs:
         )
         self._stack.callback(_end, unique)
         self._stack.callback(lab.close)
+        if name != TEAMED:
+            _primaries_alone(lab)
         folder = self._folder / unique
         folder.mkdir()
         return Scene(lab, folder)
+
+
+def _primaries_alone(lab: Lab) -> None:
+    """Give up all other members of the teams: checks look at one cable for each host."""
+    for host in lab.plan.hosts:
+        for nic in host.nics:
+            if nic.name != host.team.primary:
+                team.set_member(lab, host.name, nic.name, failed=True)
 
 
 def _end(name: str) -> None:

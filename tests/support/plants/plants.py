@@ -5,6 +5,7 @@ from __future__ import annotations
 import plants_learning  # noqa: F401
 import plants_nics  # noqa: F401
 import plants_switch  # noqa: F401
+import plants_teams  # noqa: F401
 import plants_wnv  # noqa: F401
 from planting import FOUND_BY, PLANTS
 
