@@ -10,10 +10,11 @@ import pytest
 from pyroute2 import IPRoute
 
 from support.aggregate_lab import AGG, MTU, SWITCH, AggregateLab, aggregate_lab
-from support.frames import TCP, UDP, encapsulated, ethernet, ipv4, mac, naive_checksum, ports, vnet
+from support.frames import TCP, UDP, encapsulated, ethernet, ip, ipv4, mac, naive_checksum, ports, vnet
 from testbed.namespaces import in_netns
 from testbed.nic.aggregate import Aggregate, choose
 from testbed.nic.features import CABLE_HOST, set_features
+from testbed.packets import datagram, igmp
 from testbed.wiring.aggregate import add_aggregate, remove_aggregate
 from testbed.wiring.fabric import bridge_ports
 
@@ -85,6 +86,23 @@ def test_no_active_member(lab: AggregateLab) -> None:
         assert aggregate.counters()[aggregate.members[0]]["inactive"] == 1
 
 
+def test_groups_are_snooped_on_the_aggregate() -> None:
+    """A report by one member counts for the aggregate: a group's frame takes the member of the rule, once."""
+    group, other = (mac(f"01:00:5e:01:02:0{number}") for number in (3, 4))
+    with aggregate_lab(3, snooping=True) as lab, active(lab) as aggregate:
+        lab.received(0.5)  # a new querier has everything flooded for 0.1 s
+        report = igmp.build_report(ip("192.168.7.2"), [igmp.Record(4, ip("239.1.2.3"))])
+        lab.taps["nic2"].send(datagram.build(report, mac("01:00:5e:00:00:16"), TEAM))
+        lab.received()
+        frames = [
+            ethernet(to, PLAIN, 0x0800, ipv4("192.168.7.1", f"239.1.2.{to[-1]}", UDP, ports(flow, 9)))
+            for to in (group, other)
+            for flow in range(16)
+        ]
+        assert lab.reached("nic0", frames) == [*names(lab, aggregate, frames[:16]), *[[]] * 16]
+        assert lab.reached("nic3", [frames[0]]) == [[]]  # the group's only member is behind that port itself
+
+
 def inject(lab: AggregateLab, frame: bytes, size: int = 1000) -> None:
     """Send a super-packet by nic0, segments of ``size`` bytes."""
     with in_netns(lab.host):
@@ -125,8 +143,8 @@ def test_removed_it_leaves_ports_as_they_were(lab: AggregateLab) -> None:
     assert {name: sorted(found) for name, found in bridge_ports(lab.fabric).items()} == {
         SWITCH: ["p0", *lab.ports]
     }
-    with in_netns(lab.fabric), IPRoute() as ip:
-        assert {link.get("ifname") for link in ip.get_links()} == {"lo", SWITCH, "p0", *lab.ports}
+    with in_netns(lab.fabric), IPRoute() as route:
+        assert {link.get("ifname") for link in route.get_links()} == {"lo", SWITCH, "p0", *lab.ports}
     assert lab.reached("nic0", [nvgre(BROADCAST, PLAIN, 1)]) == [lab.nics]
     remove_aggregate(lab.fabric, SWITCH, AGG, lab.ports)  # once more
     with active(lab):
@@ -139,5 +157,5 @@ def test_what_fails_leaves_the_ports_in_the_bridge(lab: AggregateLab) -> None:
     with pytest.raises(ValueError, match="9 ports are more than the 8"):
         add_aggregate(lab.fabric, SWITCH, AGG, ["p1"] * 9, MTU)
     assert sorted(bridge_ports(lab.fabric)[SWITCH]) == ["p0", *lab.ports]
-    with in_netns(lab.fabric), IPRoute() as ip:
-        assert not ip.link_lookup(ifname=AGG)
+    with in_netns(lab.fabric), IPRoute() as route:
+        assert not route.link_lookup(ifname=AGG)

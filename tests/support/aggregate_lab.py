@@ -13,19 +13,21 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
+from support.waiting import until
 from testbed.linkwatch import open_link_watch, read_links, request_links
 from testbed.namespaces import in_netns, new_netns
 from testbed.nic.bpf import loader
 from testbed.nic.features import CABLE_FABRIC, CABLE_HOST, set_features
 from testbed.teaming.lacp import Lacp
 from testbed.topology.schema import Wire
-from testbed.wiring import sysctl
+from testbed.wiring import fabric, sysctl
 from testbed.wiring.aggregate import AggregateParts, add_aggregate
 from testbed.wiring.fabric import index_of
 from testbed.wiring.hardware import attach_hardware
 
 MTU = 1600
 AGG, SWITCH = "tor1-agg1", "tor1"
+_FORWARDING = 3  # BR_STATE_FORWARDING
 QUIET = 0.05  # seconds in which a frame arrives that is going to
 
 
@@ -51,7 +53,7 @@ class AggregateLab:
     nic0 the NIC there. ``taps``: packet sockets on the NICs.
     """
 
-    def __init__(self, stack: contextlib.ExitStack, count: int, wire: Wire, snooping: int = 0) -> None:
+    def __init__(self, stack: contextlib.ExitStack, count: int, wire: Wire, snooping: bool = False) -> None:
         self.host, self.fabric = new_netns(), new_netns()
         for space in (self.host, self.fabric):
             stack.callback(os.close, space)
@@ -59,7 +61,10 @@ class AggregateLab:
         self.nics = [f"nic{number}" for number in range(1, count + 1)]
         with in_netns(self.fabric), IPRoute() as ip:
             sysctl.write(sysctl.SILENT)
-            ip.link("add", ifname=SWITCH, kind="bridge", br_mcast_snooping=snooping, br_stp_state=0)
+            if snooping:
+                fabric._add_switch(ip, SWITCH)
+            else:
+                ip.link("add", ifname=SWITCH, kind="bridge", br_mcast_snooping=0, br_stp_state=0)
             self.bridge = index_of(ip, SWITCH)
             ip.link("set", index=self.bridge, state="up")
             with in_netns(self.host):
@@ -68,6 +73,7 @@ class AggregateLab:
                 self._cable(ip, number, wire)
         self._hardware(wire)
         self.taps = {nic: stack.enter_context(self._tap(nic)) for nic in ("nic0", *self.nics)}
+        self._await_forwarding(count + 1)
         self.parts: AggregateParts | None = None
         self.stack = stack
 
@@ -99,7 +105,17 @@ class AggregateLab:
         """Make the aggregate; its descriptors end with the lab unless they are taken out of the parts."""
         self.parts = _aside(add_aggregate, self.fabric, SWITCH, AGG, self.ports, MTU)
         self.stack.callback(self._close)
+        self._await_forwarding(2)
         return self.parts
+
+    def _await_forwarding(self, count: int) -> None:
+        until(lambda: _aside(self._forwards) == count, "the switch's ports do not forward")
+
+    def _forwards(self) -> int:
+        """How many ports do: the kernel enables them when it gets to their carrier, a moment after it."""
+        with in_netns(self.fabric), IPRoute() as ip:
+            data = [link.get(("linkinfo", "slave_data")) for link in ip.get_links(master=self.bridge)]
+        return sum(each.get("state") == _FORWARDING for each in data if each)
 
     def _close(self) -> None:
         while self.parts and self.parts.descriptors:
@@ -131,7 +147,7 @@ class AggregateLab:
 
 
 @contextlib.contextmanager
-def aggregate_lab(count: int, wire: Wire = "frames", snooping: int = 0) -> Iterator[AggregateLab]:
+def aggregate_lab(count: int, wire: Wire = "frames", snooping: bool = False) -> Iterator[AggregateLab]:
     """A lab of ``count`` cables to the aggregate, which :meth:`AggregateLab.aggregate` makes."""
     with contextlib.ExitStack() as stack:
         yield AggregateLab(stack, count, wire, snooping)
