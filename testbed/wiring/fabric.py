@@ -43,6 +43,7 @@ _SNOOPING = {
     "br_mcast_membership_intvl": 2010,
     "br_mcast_querier_intvl": 2005,
 }
+_FIRST_INDEX = 100_000  # of cables' ends in the fabric
 _IFF_UP = 0x1  # linux/if.h
 _WITHOUT_DAD = 0x02  # IFA_F_NODAD
 _ROUTER_PORT = 2  # a multicast router is behind the port, for good (MDB_RTR_TYPE_PERM)
@@ -155,6 +156,7 @@ class Wiring:
         ip.link(
             "add",
             ifname=cable.interface,
+            index=_free_index(ip),
             kind="veth",
             mtu=nic.mtu,
             num_tx_queues=2 * nic.queues,  # the upper half is for what may not be coalesced
@@ -226,6 +228,15 @@ def _add_trunk(ip: Any, trunk: TrunkPlan, mtu: int) -> None:
         ip.link("set", index=index, master=index_of(ip, end.switch_interface), state="up")
         # reports and all multicast cross a trunk, so that a join holds on every switch at once
         ip.brport("set", index=index, multicast_router=_ROUTER_PORT)
+
+
+def _free_index(ip: Any) -> int:
+    """An index that no interface in a host has.
+
+    Where both ends of a cable have the same one, each in its namespace, the kernel tells changes of their
+    carrier up to a second late (net/core/link_watch.c, linkwatch_urgent_event).
+    """
+    return max(_FIRST_INDEX, *(link["index"] for link in ip.get_links())) + 1
 
 
 def _mtu(ip: Any, index: int) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute
@@ -159,3 +161,18 @@ def test_what_fails_leaves_the_ports_in_the_bridge(lab: AggregateLab) -> None:
     assert sorted(bridge_ports(lab.fabric)[SWITCH]) == ["p0", *lab.ports]
     with in_netns(lab.fabric), IPRoute() as route:
         assert not route.link_lookup(ifname=AGG)
+
+
+def test_what_fails_late_is_taken_back(lab: AggregateLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "no more descriptors")
+
+    before = set(Path("/proc/self/fd").iterdir())
+    monkeypatch.setattr("testbed.wiring.aggregate.open_link_watch", refuse)
+    with pytest.raises(OSError, match="no more descriptors"):
+        lab.aggregate()
+    assert sorted(bridge_ports(lab.fabric)[SWITCH]) == ["p0", *lab.ports]
+    with in_netns(lab.fabric), IPRoute() as route:
+        assert not route.link_lookup(ifname=AGG)
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert lab.reached("nic0", [nvgre(BROADCAST, PLAIN, 1)]) == [lab.nics]

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from testbed.linkwatch import open_link_watch, read_links, request_links
+from testbed.linkwatch import LinkState, open_link_watch, read_links, request_links
 from testbed.namespaces import in_netns, new_netns
 
 pytestmark = pytest.mark.netns
@@ -126,3 +127,15 @@ def test_after_an_overrun_everything_is_told_anew(cable: Cable) -> None:
     assert counting.overruns
     last = {link.name: link.running for link in links}
     assert last == {"lo": False, "p0": False}
+
+
+def test_a_removal_counts_whatever_its_flags_say() -> None:
+    for kind, running in ((16, True), (17, False)):
+        name = struct.pack("=HH8s", 7, 3, b"p0\0")
+        message = struct.pack("=IHHII", 16 + 16 + len(name), kind, 0, 0, 0)
+        message += struct.pack("=BxHiII", 0, 1, 9, 0x10043, 0) + name
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with ours, theirs:
+            ours.setblocking(False)
+            theirs.send(message)
+            assert read_links(ours) == [LinkState(9, "p0", running)]

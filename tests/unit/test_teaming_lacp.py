@@ -323,3 +323,39 @@ def test_what_cannot_leave_is_counted(net: Net) -> None:
     host.set_up("a", True)
     told = host.describe()["ports"]["a"]
     assert (told["sent"], told["refused"]) == (0, 1)
+
+
+def test_what_a_partner_says_holds_only_if_it_knows_us(net: Net) -> None:
+    host = End(net, HOST, ["a"])
+    net.up(host, ports="a")
+    actor = Party(0x8000, SWITCH, 1, 0x8000, 1, 0x3D)
+    ours = _now(host, "a")
+    others = {"system": STRANGER, "key": 2, "port": 2, "system_priority": 1, "port_priority": 1}
+    wrong = [ours._replace(**{name: value}) for name, value in others.items()]  # type: ignore[arg-type]
+    for partner in (*wrong, ours._replace(state=ours.state & ~lacp.AGGREGATION)):
+        host.lacp.heard("a", lacp.build(Lacpdu(actor, partner), SWITCH))
+        assert host.working == set(), partner
+    host.lacp.heard("a", lacp.build(Lacpdu(actor, ours), SWITCH))
+    assert host.working == {"a"}
+
+
+def test_who_asks_for_fast_messages_gets_one_at_once(net: Net) -> None:
+    host, _ = working_pair(net, "a", fast=False)
+    net.loop.run(5.0)
+    sent = len(host.sent)
+    host.lacp.heard(
+        "a", lacp.build(Lacpdu(Party(0x8000, SWITCH, 1, 0x8000, 1, 0x3F), _now(host, "a")), SWITCH)
+    )
+    assert len(host.sent) == sent + 1
+    net.loop.run(0.5)
+    assert len(host.sent) == sent + 1
+
+
+def test_another_partner_is_told_even_if_it_knows_us(net: Net) -> None:
+    host, _ = working_pair(net, "a")
+    net.loop.run(5.5)
+    sent = len(host.sent)
+    for port in (7, 7, 8):
+        actor = Party(0x8000, SWITCH, 1, 0x8000, port, 0x3F)
+        host.lacp.heard("a", lacp.build(Lacpdu(actor, _now(host, "a")), SWITCH))
+    assert len(host.sent) == sent + 2
