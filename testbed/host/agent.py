@@ -120,6 +120,7 @@ class Agent:
             flow_entropy=plan.flow_entropy,
             extensions=msgspec.to_builtins(plan.extensions),
             team=msgspec.to_builtins(plan.team),
+            nics=[nic.name for nic in plan.nics],
             learning=plan.learning,
             processors=msgspec.to_builtins(plan.processors),
         )

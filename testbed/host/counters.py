@@ -55,8 +55,9 @@ def collect(
     drops: DropCounts,
     totals: VsidTotals,
     extensions: Mapping[str, dict[str, int]],
+    team: Mapping[str, int],
 ) -> list[Counter]:
-    """All counters of a worker: ports, NICs, VSIDs, stages, drops, extensions, the worker itself."""
+    """All counters of a worker: ports, NICs, team, VSIDs, stages, drops, extensions, the worker itself."""
     ports, now = list(ports), time.time()
 
     def record(kind: str, name: str, fields: dict[str, Any]) -> Counter:
@@ -71,6 +72,7 @@ def collect(
     return [
         *(record("port", port.name, _without(port.counters(), "port")) for port in ports),
         *(record("nic", uplink.name, _without(uplink.counters(), "nic")) for uplink in uplinks),
+        *([record("team", "team", dict(team))] if team else []),
         *(
             record(
                 "vsid",

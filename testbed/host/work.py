@@ -33,6 +33,7 @@ class Work:
         self._datapath = datapath
         self._poll = poll
         self.scheduler: Scheduler | None = None
+        self.members: list[str] = []  # the host's NICs
 
     def on(self, plan: ProcessorsPlan) -> None:
         """The host's processors; what is watched already stays where it is."""
@@ -49,12 +50,13 @@ class Work:
         return self.scheduler.add(Job(descriptor, drain, spent, first, anywhere=True))
 
     def of_queue(self, uplink: Uplink, queue: Queue) -> Handler:
-        """What reads a NIC's receive queue; queue N begins on processor N."""
+        """What reads a NIC's receive queue; queue N begins on processor N of the NIC's."""
         drain = partial(self._datapath.drain_uplink, uplink, queue)
         if self.scheduler is None:
             return drain
         processors = self.scheduler.processors
-        processor = processors[queue.number % len(processors)]
+        first = self._first_processor(uplink, len(processors))
+        processor = processors[(first + queue.number) % len(processors)]
         job = Job(
             queue.socket.fileno(),
             drain,
@@ -63,6 +65,12 @@ class Work:
             movable=lambda: uplink.plain.vmq,
         )
         return self.scheduler.add(job)
+
+    def _first_processor(self, uplink: Uplink, count: int) -> int:
+        """Of a team whose queues add up each member has processors of its own (hnv.md section 10, T-vmq)."""
+        if self._state.roles.queue_mode != "Sum-of-Queues" or uplink.name not in self.members:
+            return 0
+        return self.members.index(uplink.name) * count // len(self.members)
 
     def forget(self, descriptor: int) -> None:
         """It is not watched any more."""

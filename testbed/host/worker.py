@@ -181,6 +181,7 @@ class Worker:
             self._forget_learning(self.state.ports)
         self._set_inspects(bool(self.learning.exchanges.open))
         self.work.on(msgspec.convert(message["processors"], ProcessorsPlan))
+        self.work.members = message.get("nics", [])
         self.team.configure(msgspec.convert(message["team"], TeamPlan))
         self.state.forget_flows()
 
@@ -374,5 +375,6 @@ class Worker:
             drops,
             self._totals,
             self.stack.counters(),
+            self.team.counters(),
         )
         return msgspec.to_builtins(counters)

@@ -23,7 +23,7 @@ from testbed.switch.pipeline import TEAM, leaves
 from testbed.switch.roles import Roles
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Uplink
-from testbed.teaming.flowlets import Balanced, Bucket, Flowlets
+from testbed.teaming.flowlets import Bucket, Flowlets, balanced
 from testbed.teaming.hashing import flow_hash
 
 Make = Callable[[Uplink, bytes], Action]
@@ -53,7 +53,7 @@ class _InTurns:
 
     def through(self, make: Make) -> Action:
         """An action that chooses one for each packet."""
-        return Balanced(self._flowlets, self._bucket, lambda uplink: make(uplink, self._mac_of(uplink)))
+        return balanced(self._flowlets, self._bucket, lambda uplink: make(uplink, self._mac_of(uplink)))
 
 
 class _Home(NamedTuple):

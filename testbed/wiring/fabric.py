@@ -236,7 +236,7 @@ def _free_index(ip: Any) -> int:
     Where both ends of a cable have the same one, each in its namespace, the kernel tells changes of their
     carrier up to a second late (net/core/link_watch.c, linkwatch_urgent_event).
     """
-    return max(_FIRST_INDEX, *(link["index"] for link in ip.get_links())) + 1
+    return int(max(_FIRST_INDEX, *(link["index"] for link in ip.get_links()))) + 1
 
 
 def _mtu(ip: Any, index: int) -> int:

@@ -262,8 +262,8 @@ CASES = {
     ),
     "unknown team member": (
         "{name: nic2}]",
-        "{name: nic2}], team: {active: nic3}",
-        'F:13: hosts[0].team.active: unknown NIC "nic3"; did you mean nic2? the file has: nic1, nic2',
+        "{name: nic2}], team: {primary: nic3}",
+        'F:13: hosts[0].team.primary: unknown NIC "nic3"; did you mean nic2? the file has: nic1, nic2',
     ),
     "extension": (
         "{name: nic2}]",
@@ -409,6 +409,27 @@ CASES = {
         "tor3]",
         "tor3], pa_mtu: 1321",
         "F:20: fabric.pa_mtu: 1321 leaves VMs less than the 1280 bytes that IPv6 needs; use at least 1322",
+    ),
+    # teams
+    "standby that leaves nobody": (
+        "{name: nic2}]",
+        "{name: nic2}], team: {primary: nic2, standby: nic2}",
+        "F:13: hosts[0].team.standby: leaves no member that is active; name another NIC",
+    ),
+    "standby with a partner": (
+        "host2, nics: [{name: nic1}]",
+        "host2, nics: [{name: nic1}], team: {mode: Static, standby: nic1}",
+        "F:14: hosts[1].team.standby: Static has no standby members; leave it out",
+    ),
+    "partner on two switches": (
+        "{name: nic2}]",
+        "{name: nic2}], team: {mode: Lacp}",
+        "F:13: hosts[0].team.mode: Lacp is with one switch, not with tor1, tor2; put all its cables on one",
+    ),
+    "flowlet gap": (
+        "{name: nic2}]",
+        "{name: nic2}], team: {flowlet-gap: long}",
+        "F:13: hosts[0].team.flowlet-gap: 'long' is no time up to 10s; write it like 5ms or 200us",
     ),
     # cables
     "rate": (

@@ -29,7 +29,13 @@ def test_every_record_says_when_and_of_which_host() -> None:
         count(drops, "nic", "nic1", 0, Drop.NOT_FOR_US)
         state = switch.state
         found = collect(
-            "host1", state.ports.values(), state.uplinks.values(), drops, VsidTotals(), {"acl": {"hits": 3}}
+            "host1",
+            state.ports.values(),
+            state.uplinks.values(),
+            drops,
+            VsidTotals(),
+            {"acl": {"hits": 3}},
+            {"flowlets_moved": 4},
         )
     assert {each.host for each in found} == {"host1"}
     assert len({each.time for each in found}) == 1
@@ -42,6 +48,7 @@ def test_every_record_says_when_and_of_which_host() -> None:
     assert records(found, "stage") == {"nic": {"drop_packets": 1}, "wnv": {"drop_packets": 2}}
     assert records(found, "vsid")["5001"]["drop_packets"] == 2
     assert records(found, "vsid")["0"]["drop_packets"] == 1
+    assert records(found, "team") == {"team": {"flowlets_moved": 4}}
     assert records(found, "extension") == {"acl": {"hits": 3}}
     assert set(records(found, "port")["blue1"]) == {
         "vsid",

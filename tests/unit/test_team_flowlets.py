@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from testbed.teaming import flowlets as module
-from testbed.teaming.flowlets import REBALANCE, SHORTEST_GAP, Balanced, Flowlets
+from testbed.teaming.flowlets import REBALANCE, SHORTEST_GAP, Flowlets, balanced
 
 SIZE = 1500
 
@@ -39,7 +39,7 @@ class Team:
         self.flowlets = Flowlets()
         self.use(*self.nics)
         self.sent: list[tuple[int, str]] = []
-        self._actions: dict[int, Balanced] = {}
+        self._actions: dict[int, Any] = {}
 
     def use(self, *nics: Nic) -> None:
         self.flowlets.use(nics)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ class Team:
             self.flowlets.look(self.clock.now)
         return [nic for _, nic in self.sent[-packets:]]
 
-    def _action(self, flow: int) -> Balanced:
+    def _action(self, flow: int) -> Any:
         def make(nic: Any) -> Any:
             def act(size: int) -> None:
                 nic.tx_bytes += size
@@ -61,7 +61,7 @@ class Team:
 
             return act
 
-        return Balanced(self.flowlets, self.flowlets.bucket(flow), make)
+        return balanced(self.flowlets, self.flowlets.bucket(flow), make)
 
 
 @pytest.fixture

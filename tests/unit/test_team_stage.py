@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import select
 from collections.abc import Iterator
 
 import pytest
@@ -10,9 +11,10 @@ import pytest
 from support.frames import BROADCAST, TCP, encapsulated, ethernet, ip, ipv4, ipv6, mac, ports
 from support.switch import MemorySwitch, MemoryUplink, mac_of, nic_mac, pa, v4, v6
 from testbed.host.team.worker import WorkerTeam
+from testbed.host.work import Work
 from testbed.packets import arp, nvgre
 from testbed.switch.drops import Drop
-from testbed.topology.plan import TeamPlan
+from testbed.topology.plan import ProcessorsPlan, TeamPlan
 from testbed.topology.schema import LoadBalancing, TeamingMode
 
 HASHES: tuple[LoadBalancing, ...] = ("TransportPorts", "IPAddresses", "MacAddresses")
@@ -201,6 +203,36 @@ def test_vms_outside_virtual_subnets_are_announced_where_they_are_now(team: Team
     assert failed not in told.values()
     team._team.set_state([], None)
     assert {(frame[6:12], name) for name, frame in team.left()} == {(own, failed) for own in moved}
+
+
+def test_queues_of_a_team_add_up_or_not(team: Team) -> None:
+    """Statement 39: processors of their own for each member, or the same for all."""
+    state = team.switch.state
+    poll = select.epoll()
+    work = Work(state, team.switch.datapath, poll)
+    work.on(ProcessorsPlan(6, 0.5))
+    work.members = [*NICS]
+    assert work.scheduler
+    for algorithm, wanted in (("Dynamic", [0, 2, 4]), ("TransportPorts", [0, 0, 0])):
+        team.be(algorithm=algorithm)
+        jobs = []
+        for nic in team.nics.values():
+            work.of_queue(nic, nic.queues[0])
+            jobs.append(work.scheduler._jobs[nic.queues[0].socket.fileno()])
+        places = {id(processor): place for place, processor in enumerate(work.scheduler.processors)}
+        assert [places[id(job.processor)] for job in jobs] == wanted
+    poll.close()
+
+
+def test_counters_are_of_teams_alone(team: Team) -> None:
+    team.be(algorithm="Dynamic")
+    for number in range(1, 60):
+        team.send("blue1", blue(number))
+    counted = team._team.counters()
+    assert sum(counted[f"flows_{name}"] for name in NICS) > 30
+    assert counted["flows_rebalanced"] == 0
+    with MemorySwitch() as alone:
+        assert WorkerTeam(alone.state, alone.flowlets).counters() == {}
 
 
 def test_without_any_member_nothing_leaves(team: Team) -> None:

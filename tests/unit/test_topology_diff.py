@@ -111,13 +111,13 @@ CASES: dict[str, tuple[Edit, dict[str, object]]] = {
         set_in("hosts", 0, "nics", 0, "mac", to="02:00:00:00:00:01"),
         {"hosts": names("host1"), "vms": names("blue1"), "cables": names("host1:nic1", "host1:nic2")},
     ),
-    "active NIC changed": (
-        set_in("hosts", 2, "team", to={"active": "nic2"}),
+    "team changed": (
+        set_in("hosts", 2, "team", to={"primary": "nic2"}),
         {"hosts": names("host3"), "vms": names("red3"), "cables": names("host3:nic1", "host3:nic2")},
     ),
     "policy of a host that is rebuilt anyway": (
         lambda value: (
-            set_in("hosts", 0, "team", to={"active": "nic2"})(value),
+            set_in("hosts", 0, "team", to={"primary": "nic2"})(value),
             set_in("vms", 1, "vnics", 0, "addresses", to=["10.0.0.9"])(value),
         ),
         {

@@ -49,7 +49,7 @@ def test_all_problems_in_the_order_of_the_file(tmp_path):
     assert [line.split(":")[1] for line in lines[:2]] == ["7", "13"]
     numbers = [int(line.split(":")[1]) for line in lines]
     assert numbers == sorted(numbers)
-    for key in ("prefixes[0]", "team.active", "vms[1].host", "fabric.pa_pool", "links[5]"):
+    for key in ("prefixes[0]", "team.primary", "vms[1].host", "fabric.pa_pool", "links[5]"):
         assert sum(key in line.split(": ")[1] for line in lines) == 1, key
 
 
@@ -69,7 +69,10 @@ def test_very_many_problems_are_counted(tmp_path):
         ("tor3]", "tor3], pa_pool: 192.0.2.0/29"),
         ("10.0.1.0/24", "10.0.1.0/24, 'fd00:0:0:1::/64'"),
         ("[10.0.1.0/24]", "[10.0.1.0/24], gateways: [10.0.1.254]"),
-        ("{name: nic2}]", "{name: nic2}], team: {active: nic2}"),
+        (
+            "{name: nic2}]",
+            "{name: nic2}], team: {primary: nic2, standby: nic1, algorithm: HyperVPort, flowlet-gap: 1ms}",
+        ),
         ("name: red1", "name: red1, image: 'registry.example:5000/a/b:1', command: [sleep, '1']"),
     ],
 )

@@ -6,24 +6,26 @@ import asyncio
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from testbed.channel import Message
 from testbed.errors import BadInput
 from testbed.host.orders import WorkerLink
 from testbed.host.team.health import TIMERS, Health
 from testbed.host.team.loopback import LoopbackSocket
-from testbed.host.team.partner import Partner
 from testbed.linkwatch import open_link_watch, read_links, request_links
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.roles import Roles
 from testbed.teaming.flowlets import SHORTEST_GAP
-from testbed.teaming.lacp import TIMERS as LACP_TIMERS
-from testbed.teaming.lacp import Lacp
 from testbed.telemetry import EventLog
 from testbed.topology.plan import HostPlan, TeamPlan, Timers
 
 _KEY = 1  # of the host's one aggregate
 _GAP_CHANGE = 0.2  # part by which the paths' difference has to change to be told
+
+if TYPE_CHECKING:
+    from testbed.host.team.partner import Partner
+    from testbed.teaming.lacp import Lacp
 
 
 class TeamSide:
@@ -74,7 +76,10 @@ class TeamSide:
             raise BadInput(f"the team has no member {name!r}: one of {known or 'none'}")
         if len(self._members) == 1:
             raise BadInput("a team of one NIC has none to spare: take the cable down with `testbed link`")
-        self._members[name].administrative = failed
+        member = self._members[name]
+        member.administrative = failed
+        if self._lacp:
+            self._lacp.set_up(name, member.carrier and not failed)
         self._look()
 
     def describe(self) -> Message:
@@ -103,6 +108,8 @@ class TeamSide:
 
     def install_partner(self, message: Message, descriptors: list[int]) -> None:
         """The switch takes the cables for one, too: its side is driven from here. Owns the descriptors."""
+        from testbed.host.team.partner import Partner  # a host whose team has none saves this
+
         if self._partner:
             self._partner.close()
         self._partner = Partner(self._loop, message["mode"], message["parts"], descriptors)
@@ -141,6 +148,9 @@ class TeamSide:
         self._ask()
 
     def _speak_lacp(self, plan: TeamPlan, macs: Mapping[str, bytes], timers: Timers) -> None:
+        from testbed.teaming.lacp import TIMERS as LACP_TIMERS  # a host without it saves this
+        from testbed.teaming.lacp import Lacp
+
         for each in self._members.values():
             each.partnered = each.usable = False
         self._lacp = Lacp(
@@ -162,7 +172,7 @@ class TeamSide:
             if (member := self._members.get(state.name)) and member.carrier != state.running:
                 member.set_carrier(state.running)
                 if self._lacp:
-                    self._lacp.set_up(state.name, state.running)
+                    self._lacp.set_up(state.name, state.running and not member.administrative)
         self._look()
 
     def _distributing(self, ports: frozenset[str]) -> None:

@@ -58,6 +58,14 @@ class WorkerTeam:
             with contextlib.suppress(OSError):  # the VM's own next packet does the same
                 uplink.send_parts([bytes(VNET), rarp.announcement(port.mac)])
 
+    def counters(self) -> dict[str, int]:
+        """Of a team of several NICs: flows by member, and how often one has gone to another."""
+        if len(self._state.uplinks) < 2:
+            return {}
+        flows = {f"flows_{name}": count for name, count in self._flowlets.flows().items()}
+        moved = {"flowlets_moved": self._flowlets.moved, "flows_rebalanced": self._flowlets.rebalanced}
+        return flows | moved
+
     def describe(self) -> Message:
         """What the flows are doing. gap: seconds."""
         return {
