@@ -294,6 +294,7 @@ class Agent:
                 }
                 for nic in plan.nics
             ],
+            "team": self._team.summary(),
             "ports": [{**port} for port in self._ports.values()],
             "processes": self._processes(),
         }
@@ -328,6 +329,7 @@ _OF_NOTHING: Message = {
     "flow_entropy": True,
     "extensions": [],
     "nics": [],
+    "team": None,
     "ports": [],
 }
 

@@ -47,6 +47,7 @@ def _host(lab: Lab, name: str) -> dict[str, Any]:
         "flow_entropy": status["flow_entropy"],
         "extensions": status["extensions"],
         "nics": status["nics"],
+        "team": status["team"],
         "ports": status["ports"],
         "lookup_records": status["lookup_records"],
         "vmm": status["vmm"],
@@ -115,13 +116,17 @@ def _switches(lab: Lab) -> list[dict[str, Any]]:
     live = bridge_ports(lab.netns(FABRIC))
     fabric = lab.plan.fabric
     names = {switch.interface: switch.name for switch in fabric.switches}
-    peers: dict[str, dict[str, str]] = {}
+    peers: dict[str, dict[str, Any]] = {}
     for cable in fabric.cables:
         peers[cable.interface] = {"port": cable.port, "host": cable.host, "nic": cable.nic}
     for trunk in fabric.trunks:
         one, other = trunk.ends
         peers[one.interface] = {"port": one.port, "switch": other.switch}
         peers[other.interface] = {"port": other.port, "switch": one.switch}
+    for aggregate in fabric.aggregates:
+        nics = [cable.nic for cable in fabric.cables if cable.interface in aggregate.ports]
+        _, _, port = aggregate.interface.rpartition("-")
+        peers[aggregate.interface] = {"port": port, "host": aggregate.host, "members": nics}
     return [
         {
             "name": names[bridge],

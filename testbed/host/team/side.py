@@ -84,12 +84,10 @@ class TeamSide:
 
     def describe(self) -> Message:
         """The team as it is now; of each member also why it does not work, and seconds of a round trip."""
-        roles, plan = self.roles, self.roles.plan
+        roles = self.roles
         partners = self._lacp.describe()["ports"] if self._lacp else {}
         return {
-            "mode": plan.mode,
-            "algorithm": plan.algorithm,
-            "queues": roles.queue_mode,
+            **self.summary(),
             "partner": self._partner.describe() if self._partner else None,
             "members": [
                 {
@@ -104,6 +102,16 @@ class TeamSide:
                 }
                 for name, each in self._members.items()
             ],
+        }
+
+    def summary(self) -> Message:
+        """What it is, and each member's state."""
+        plan = self.roles.plan
+        return {
+            "mode": plan.mode,
+            "algorithm": plan.algorithm,
+            "queues": self.roles.queue_mode,
+            "states": {name: self._state(name) for name in self._members},
         }
 
     def install_partner(self, message: Message, descriptors: list[int]) -> None:
