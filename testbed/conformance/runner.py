@@ -16,7 +16,7 @@ from testbed.conformance.statements import DEFAULT, FEATURES, STATEMENTS, TOPOLO
 from testbed.engines.base import Engine
 from testbed.errors import BadInput, MachineLacks
 
-Verdict = Literal["pass", "fail", "chosen", "pending"]
+Verdict = Literal["pass", "fail", "chosen"]
 Check = Callable[..., str]
 
 
@@ -50,12 +50,8 @@ def run(topology: Path | None, numbers: Collection[int], engine: Engine, progres
 
 
 def _judge(statement: Statement, labs: Labs, progress: Progress) -> Result:
-    verdict: Verdict
-    if statement.waits_for:
-        verdict, evidence = "pending", f"waits for {statement.waits_for}"
-    else:
-        progress(f"statement {statement.number}")
-        verdict, evidence = _try(statement, labs)
+    progress(f"statement {statement.number}")
+    verdict, evidence = _try(statement, labs)
     return Result(statement.number, statement.text, statement.source, verdict, evidence)
 
 

@@ -41,18 +41,16 @@ class Statement(Struct, frozen=True):
     """One statement.
 
     source: keys of SOURCES, each with a section where it has one, joined by "; ". check: the function
-    that shows it, "checks_MODULE.FUNCTION", or "" for a pending one. labs: handed to it, all of them.
-    choice: where the source leaves open what to do, what was chosen. waits_for: what a pending
-    statement needs.
+    that shows it, "checks_MODULE.FUNCTION". labs: handed to it, all of them. choice: where the source leaves
+    open what to do, what was chosen.
     """
 
     number: int
     text: str
     source: str
-    check: str = ""
+    check: str
     labs: tuple[str, ...] = (TOPOLOGY,)
     choice: str = ""
-    waits_for: str = ""
 
 
 WIRE = (

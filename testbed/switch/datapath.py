@@ -41,7 +41,7 @@ from testbed.switch.buffer import (
 )
 from testbed.switch.drops import Drop, DropCounts, count
 from testbed.switch.packet import Packet, Translation, Tunnel
-from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Pipeline, leaves
+from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Pipeline
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Queue, Uplink
@@ -296,7 +296,7 @@ class Datapath:
                 deliver = self._translate(packet, packet.translation, start, packet.macs, deliver)
             actions.append(deliver)
         actions.extend(Discard(drops, stage, name, packet.vsid, reason) for stage, reason in packet.lost)
-        if not leaves(packet):
+        if not (packet.to_wire or packet.tunnels or packet.outward):
             return actions
         if packet.egress is None:
             copies = len(packet.tunnels) or 1
@@ -310,8 +310,8 @@ class Datapath:
         actions = [self._encapsulate(packet, tunnel, uplink, mac) for tunnel in packet.tunnels]
         if packet.to_wire:
             actions.insert(0, self._to_wire(uplink, packet.source.name, 0, mac))
-        if packet.translation is not None:  # last, for it changes more of the buffer than the MACs
-            actions.append(self._to_wire_translated(packet, packet.translation, uplink, mac))
+        if packet.outward:  # last, for it changes more of the buffer than the MACs
+            actions.append(self._to_wire_translated(packet, packet.outward, uplink, mac))
         return actions[0] if len(actions) == 1 else Replicate(self._buffer, actions)
 
     def _encapsulate(self, packet: Packet, tunnel: Tunnel, uplink: Uplink, mac: bytes) -> Action:

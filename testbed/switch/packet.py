@@ -142,6 +142,12 @@ class Packet:
         self.stage = ""
         self.egress: Egress | None = None
 
+    @property
+    def outward(self) -> Translation | None:
+        """Its translation, if it leaves the host."""
+        found = self.translation
+        return found if found is not None and found.next_hop is not None else None
+
     def settle(self, verdict: Drop | Denied | Reply | Hold) -> None:
         """Carry out the verdict of the stage where the packet is: nothing goes on towards the wire.
 
