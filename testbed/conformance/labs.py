@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 import testbed
 from testbed.conformance.scene import Scene
 from testbed.conformance.statements import DEFAULT, TEAMED, TOPOLOGY
@@ -16,6 +18,7 @@ from testbed.errors import TestbedError
 from testbed.lab import build, team
 from testbed.lab.lab import Lab
 from testbed.topology import plan_from_file
+from testbed.topology.plan import HostPlan, Plan
 
 OWN = Path(__file__).parent / "topologies"
 
@@ -64,6 +67,8 @@ class Labs:
         else:
             file = OWN / f"{name}.yaml"
         plan = plan_from_file(file, {})
+        if name != TEAMED:
+            plan = _primaries_first(plan)
         unique = f"conformance-{secrets.token_hex(4)}"
         lab = build.up(
             plan, self._engine, unique, str(file), lambda step: self._progress(f"{plan.name}: {step}")
@@ -75,6 +80,16 @@ class Labs:
         folder = self._folder / unique
         folder.mkdir()
         return Scene(lab, folder)
+
+
+def _primaries_first(plan: Plan) -> Plan:
+    """Teams whose addresses are all at home at the primary."""
+
+    def at_primary(host: HostPlan) -> HostPlan:
+        team = msgspec.structs.replace(host.team, algorithm="TransportPorts")
+        return msgspec.structs.replace(host, team=team)
+
+    return msgspec.structs.replace(plan, hosts=tuple(at_primary(host) for host in plan.hosts))
 
 
 def _primaries_alone(lab: Lab) -> None:

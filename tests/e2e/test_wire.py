@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from support.capture import captured, port_of
 from support.labs import Lab
+from support.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -49,13 +51,24 @@ def transfer(lab: Lab, address: str) -> None:
 
 @pytest.fixture
 def capture(lab: Lab, tmp_path: Path) -> Path:
-    """Traffic between blue1 and blue2 over IPv4 and IPv6, on host1's cable."""
+    """Traffic between blue1 and blue2 over IPv4 and IPv6, on host1's cable while it has no other."""
     file = tmp_path / "cable.pcap"
+    hosts = ("host1", "host2")
+    for host in hosts:
+        lab.cli.ok("team", lab.name, host, "fail", "nic2")
     with captured(lab, port_of(lab, "host1", "nic1"), file, "ip proto 47", "blue1", "10.0.0.6"):
         for address in ("10.0.0.6", "fd00::6"):
             lab.cli.output(lab.name, "blue1", "ping", "-c", 3, "-i", "0.1", "-W", 2, address)
             transfer(lab, address)
+    for host in hosts:
+        lab.cli.ok("team", lab.name, host, "restore", "nic2")
+    until(lambda: all(_all_active(lab, host) for host in hosts), "nic2 is not used again")
     return file
+
+
+def _all_active(lab: Lab, host: str) -> bool:
+    members = lab.cli.json("team", lab.name, host)["members"]
+    return all(each["state"] == "Active" for each in members)
 
 
 def decoded(file: Path) -> list[dict[str, list[str]]]:
@@ -82,22 +95,27 @@ def decoded(file: Path) -> list[dict[str, list[str]]]:
 def test_every_frame_is_nvgre(lab: Lab, capture: Path) -> None:
     found = lab.cli.inspect(lab.name)
     macs = {vm["name"]: vm["mac"] for vm in found["vms"]}
-    nics = {host["name"]: host["nics"][0]["mac"] for host in found["hosts"]}
     pas = {
         host["name"]: next(pa["address"] for pa in host["provider_address_states"] if pa["vsid"] == VSID)
         for host in found["hosts"][:3]
     }
-    ways = {
-        (pas["host1"], pas["host2"]): [nics["host1"], nics["host2"], macs["blue1"], macs["blue2"]],
-        (pas["host2"], pas["host1"]): [nics["host2"], nics["host1"], macs["blue2"], macs["blue1"]],
+    nics = {  # the MAC of the PA's home in the team, by turns
+        host["name"]: host["nics"][int(ipaddress.ip_address(pas[host["name"]])) % 2]["mac"]
+        for host in found["hosts"][:3]
     }
+    ways = {
+        (pas["host1"], pas["host2"]): [nics["host2"], macs["blue1"], macs["blue2"]],
+        (pas["host2"], pas["host1"]): [nics["host1"], macs["blue2"], macs["blue1"]],
+    }
+    members = {pas[host["name"]]: {nic["mac"] for nic in host["nics"]} for host in found["hosts"][:3]}
     frames = [frame for frame in decoded(capture) if (frame["ip.src"][0], frame["ip.dst"][0]) in ways]
     assert len(frames) > 500
     assert max(int(frame["frame.len"][0]) for frame in frames) == 1500 + 14  # full ones, and none aggregated
     seen: set[str] = set()
     for frame in frames:
-        outer = ways[frame["ip.src"][0], frame["ip.dst"][0]]
-        assert [frame["eth.src"][0], frame["eth.dst"][0], frame["eth.src"][1], frame["eth.dst"][1]] == outer
+        wanted = ways[frame["ip.src"][0], frame["ip.dst"][0]]
+        assert [frame["eth.dst"][0], frame["eth.src"][1], frame["eth.dst"][1]] == wanted
+        assert frame["eth.src"][0] in members[frame["ip.src"][0]]
         assert [int(value, 16) for value in frame["gre.flags_and_version"]] == [0x2000]
         assert [int(value, 16) for value in frame["gre.proto"]] == [0x6558]
         assert int(frame["gre.key"][0], 0) >> 8 == VSID
