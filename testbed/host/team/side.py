@@ -67,6 +67,8 @@ class TeamSide:
             self._speak_lacp(plan.team, macs, plan.timers)
         self.roles = Roles(plan.team, macs, [name for name, each in self._members.items() if each.usable])
         self._tell_worker()
+        if self._sockets:
+            self._ask()
         return self.roles
 
     def set_administrative(self, name: str, *, failed: bool) -> None:
@@ -153,7 +155,6 @@ class TeamSide:
             )
         self._asked = dict.fromkeys(macs, False)
         self._received = dict.fromkeys(macs, 0)
-        self._ask()
 
     def _speak_lacp(self, plan: TeamPlan, macs: Mapping[str, bytes], timers: Timers) -> None:
         from testbed.teaming.lacp import TIMERS as LACP_TIMERS  # a host without it saves this
