@@ -11,8 +11,8 @@ from planting import answering, around, plant
 def table_backwards() -> None:
     from testbed.nic.registers import Registers
 
-    def write(before: Any, self: Any, steering: Any, offloads: Any) -> None:
-        before(self, steering._replace(table=steering.table[::-1]), offloads)
+    def write(before: Any, self: Any, steering: Any, offloads: Any, queues: int) -> None:
+        before(self, steering._replace(table=steering.table[::-1]), offloads, queues)
 
     around(Registers, "write", write)
 
@@ -21,8 +21,8 @@ def table_backwards() -> None:
 def inner_macs_unseen() -> None:
     from testbed.nic.registers import Registers
 
-    def write(before: Any, self: Any, steering: Any, offloads: Any) -> None:
-        before(self, steering._replace(nvgre_vmq=False), offloads)
+    def write(before: Any, self: Any, steering: Any, offloads: Any, queues: int) -> None:
+        before(self, steering._replace(nvgre_vmq=False), offloads, queues)
 
     around(Registers, "write", write)
 
