@@ -123,7 +123,7 @@ class AdapterTests:
         self._state, self._datapath, self._tables = state, datapath, tables
         self._watch, self._unwatch, self._changed = watch, unwatch, changed
         self._ends: dict[int, End] = {}
-        self._replies: list[tuple[End, Echo]] = []
+        self._replies: list[tuple[End, Echo, bytes]] = []
         self._bell = -1  # rings when there are replies to be sent, once the batch is done
 
     @property
@@ -136,7 +136,7 @@ class AdapterTests:
         if end.port not in self._state.ports:
             known = ", ".join(self._state.ports) or "none"
             raise BadInput(f"there is no port {end.port!r}: one of {known}")
-        if self._state.ports[end.port].vsid == 0 and end.mac is None:
+        if end.sends and end.mac is None and self._state.ports[end.port].vsid == 0:
             raise BadInput(
                 f"{end.port} is not virtualised, so that nothing tells where its frames go: "
                 f"name the other end's MAC with --next-hop-mac"
@@ -187,13 +187,13 @@ class AdapterTests:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._bell)
         replies, self._replies = self._replies, []
-        for end, reply in replies:
+        for end, reply, mac in replies:
             if end.port in self._state.ports:
-                self._inject(end, reply)
+                self._inject(end, reply, mac)
 
-    def _inject(self, end: End, echo: Echo) -> None:
+    def _inject(self, end: End, echo: Echo, asker: bytes = b"") -> None:
         port = self._state.ports[end.port]
-        mac = end.mac or self._next_hop(port, echo.destination)
+        mac = end.mac or (self._next_hop(port, echo.destination) if port.vsid else asker)
         frame = datagram.build(icmp_echo.build(echo), mac, port.mac)
         drops, sent = dict(self._datapath.drops), self._sent()
         packet = self._datapath.inject(port, frame)
@@ -243,7 +243,8 @@ class AdapterTests:
             if end.round_trip is None:
                 end.round_trip = time.monotonic() - end.started
             return
-        self._replies.append((end, echo.reply()))
+        start = packet.outer.header if packet.outer else 0
+        self._replies.append((end, echo.reply(), bytes(packet.frame[start + 6 : start + 12])))
         os.eventfd_write(self._bell, 1)
 
 
