@@ -103,6 +103,8 @@ def _targets(lab: Lab, host: str, target: str) -> dict[str, set[int]]:
 
 
 def _chosen(host: str, own: Sequence[_Address], source: str) -> list[_Address]:
+    with contextlib.suppress(ValueError):  # what is no address is none of the host's either
+        source = str(ipaddress.ip_address(source))
     found = [each for each in own if each.address == source]
     if not found:
         known = ", ".join(dict.fromkeys(each.address for each in own)) or "none"

@@ -21,7 +21,7 @@ from testbed.lab import adapter_test
 from testbed.lab.adapter_test import Outcome, Query, Stop
 from testbed.packets import datagram, icmp_echo
 from testbed.packets.icmp_echo import Echo
-from testbed.topology.plan import NicPlan, TeamPlan, VmPlan, VnicPlan
+from testbed.topology.plan import ExtensionPlan, LookupRecord, NicPlan, TeamPlan, VmPlan, VnicPlan
 
 SECONDS = 0.3  # of a test that gets no answer
 PLAIN = mac("00:15:5d:aa:00:00"), mac("00:15:5d:aa:00:01")
@@ -240,6 +240,14 @@ def test_what_the_receivers_host_drops_is_named_with_the_nic(lab: MemoryLab) -> 
     assert found.stopped == Stop("request", "host2", "port", "no-port (from nic1)")
 
 
+def test_an_extension_that_denies_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    shut = ExtensionPlan("acl", {"rules": [{"action": "deny", "protocol": "icmp"}]})
+    with _hosts(monkeypatch, extensions=(shut,)) as lab:
+        found = lab.run("blue1", "blue2", timeout=30.0)
+        assert found.stopped == Stop("request", "host1", "port-extensions", "acl:rule-0")
+        assert lab.run("blue1", "blue2", sender_ip=v6("blue1"), receiver_ip=v6("blue2")).result == "Success"
+
+
 @pytest.mark.parametrize(
     ("cut", "message", "way"),
     [(1, "request", ("host1", "host2")), (2, "reply", ("host2", "host1"))],
@@ -311,7 +319,12 @@ def test_what_is_cached_is_looked_into_while_a_test_runs(lab: MemoryLab) -> None
 
 
 def test_a_test_claims_no_address_for_the_vm(lab: MemoryLab) -> None:
-    """From an address that is nobody's: the answer has nowhere to go, and nothing is learned."""
+    """From an address that is nobody's: the answer has nowhere to go, and nothing is learned.
+
+    Any packet of a VM with an L2Only record claims the address that it comes from, so a test's might.
+    """
+    learner = LookupRecord("0.0.0.0", 5001, mac_of("blue1").hex(":"), pa(1, 5001), type="L2Only")
+    lab.hosts[1].policy("add", fields=msgspec.to_builtins(learner))
     found = lab.run("blue1", "blue2", sender_ip="10.0.0.99", timeout=30.0)
     assert found.stopped == Stop("reply", "host2", "wnv", "no-lookup-record")
     assert lab.hosts[1].worker.claims.take() == []
