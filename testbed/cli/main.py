@@ -12,6 +12,7 @@ import click
 from testbed import __version__
 from testbed.cli import (
     conformance,
+    diagnose,
     files,
     labs,
     link,
@@ -57,6 +58,7 @@ for module in (
     nic,
     team,
     link,
+    diagnose,
     migrate,
     measure,
     conformance,

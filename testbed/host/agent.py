@@ -4,8 +4,8 @@ Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a Host
 position in the lab, and how it reaches the VMM; may be sent again with a changed plan),
 ``attach-port`` (with the descriptors of the TAP queues), ``detach-port``, ``hand-over-port`` (answers with
 those descriptors), ``set-port``, ``policy`` (see :mod:`testbed.host.policy`), ``resync`` (with the VMM),
-``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when the
-worker has acknowledged it.
+``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``, and those of
+:mod:`testbed.host.diagnostics`. A change is answered when the worker has acknowledged it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import msgspec
 from testbed.channel import Channel, Message, Reply
 from testbed.errors import BadInput
 from testbed.host.cables import Cables
+from testbed.host.diagnostics import Diagnostics
 from testbed.host.events import EventRing
 from testbed.host.learning import Learner
 from testbed.host.orders import WorkerLink
@@ -53,6 +54,7 @@ class Agent:
         self._learner = Learner(loop, self._link, self._policy, self._events)
         self._vmm = VmmSide(loop, self._policy, self._learner, self._address_states)
         self._provider.on_state = self._vmm.addresses_changed
+        self._diagnostics = Diagnostics(loop, self._link, self._provider, self._nic_names)
         self._answers: dict[str, Callable[[Message], Message]] = {
             "configure": self._configure,
             "detach-port": self._detach,
@@ -71,6 +73,7 @@ class Agent:
             "counters": lambda _: {"counters": self._link.order("counters")},
             "events": lambda message: self._take_events(message.get("after")),
             "extension": lambda message: {"result": self._link.order("extension", name=message["name"])},
+            **self._diagnostics.answers,
         }
 
     def handle(self, message: Message, descriptors: list[int]) -> Reply:
@@ -148,6 +151,7 @@ class Agent:
 
     def close(self) -> None:
         """The host ends."""
+        self._diagnostics.close()
         self._learner.stop()
         self._vmm.close()
         self._team.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from testbed.errors import BadInput
 from testbed.host.orders import WorkerLink
 from testbed.host.pa.addresses import AddressState
 from testbed.host.pa.space import PaSpace
@@ -65,6 +66,13 @@ class ProviderSide:
         """Be a member of these PA multicast groups and no others."""
         if self._space:
             self._space.set_groups(set(groups))
+
+    @property
+    def space(self) -> PaSpace:
+        """The PA network. Raises BadInput while there is none."""
+        if self._space is None:
+            raise BadInput("the host has no PA network yet")
+        return self._space
 
     def resolve(self, next_hop: bytes) -> None:
         """The worker needs the MAC of a PA next hop."""

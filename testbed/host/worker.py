@@ -18,6 +18,7 @@ import msgspec
 
 from testbed.channel import Channel, Message
 from testbed.errors import TestbedError
+from testbed.host.adapter_test import AdapterTests, End
 from testbed.host.claims import ClaimBox
 from testbed.host.counters import VsidTotals, collect
 from testbed.host.nics import Nics
@@ -97,6 +98,14 @@ class Worker:
         self.nics = Nics(self.state, self._own_pa)
         self.team = WorkerTeam(self.state, self.flowlets)
         self._ready: dict[int, Callable[[], None]] = {}
+        self.tests = AdapterTests(
+            self.state,
+            self.datapath,
+            lambda: self.wnv.tables,
+            self._watch,
+            self._unwatch,
+            lambda: self._set_inspects(bool(self.learning.exchanges.open)),
+        )
         self._running = True
         self._queues: set[int] = set()  # descriptors of the ports
         self._handed: list[int] = []  # descriptors that go with the next acknowledgement
@@ -174,6 +183,7 @@ class Worker:
             for port in self.state.ports.values():
                 stack.attach_port(port)
             self.datapath.pipeline = build_pipeline(self.state, wnv, stack, message["wnv"], self.flowlets)
+            self.tests.renewed()
         learns = isinstance(self.wnv, WnvFilter) and message.get("learning", True)
         if isinstance(self.wnv, WnvFilter):
             self.wnv.learning = self.learning if learns else None
@@ -186,9 +196,9 @@ class Worker:
         self.state.forget_flows()
 
     def _set_inspects(self, exchanges: bool) -> None:
-        """Look into received packets where extensions may, while a VM waits for an address, and for vRSS."""
+        """Look into received packets where extensions may, while a VM waits or a test runs, and for vRSS."""
         spread = any(len(port.queues) > 1 for port in self.state.ports.values())
-        self.datapath.inspects = bool(self.stack.extensions) or exchanges or spread
+        self.datapath.inspects = bool(self.stack.extensions) or exchanges or spread or self.tests.running
 
     def _forget_learning(self, ports: Iterable[str]) -> None:
         for name in ports:
@@ -347,11 +357,30 @@ class Worker:
                     break
         return probes.answered(port.name, address)
 
+    # ---- tests of adapters ------------------------------------------------------------------
+
+    def _on_test_adapter(self, message: Message, _: list[int]) -> None:
+        """Begin a test at one end of it; where that is the sender, its request leaves now."""
+        number, end = message["test"], msgspec.convert(message["end"], End)
+        self.tests.begin(number, end)
+        if end.sends:
+            self.tests.send(number, message["size"])
+
+    def _on_test_adapter_state(self, message: Message, _: list[int]) -> Any:
+        return msgspec.to_builtins(self.tests.progress(message["test"]), builtin_types=(bytes,))
+
+    def _on_test_adapter_end(self, message: Message, _: list[int]) -> None:
+        self.tests.end(message["test"])
+
     # ---- questions --------------------------------------------------------------------------
 
     def _on_select_next_hop(self, message: Message, _: list[int]) -> Any:
         found = self.wnv.select_next_hop(message["source_ca"], message["destination_ca"], message["vsid"])
         return msgspec.to_builtins(found)
+
+    def _on_provider_next_hop(self, message: Message, _: list[int]) -> bytes | None:
+        """The PA to which a packet for a PA goes, None without a route."""
+        return self.wnv.tables.provider_next_hop(message["address"])
 
     def _on_events(self, _: Message, __: list[int]) -> Message:
         events = self.state.events

@@ -19,6 +19,8 @@ import struct
 from collections.abc import Callable
 from typing import TypeAlias
 
+from testbed.packets import ethernet
+from testbed.packets.malformed import MalformedFrame
 from testbed.packets.nvgre import OUTER_IPV4, OUTER_IPV6
 
 VNET = 10  # bytes of struct virtio_net_hdr (linux/virtio_net.h)
@@ -59,3 +61,21 @@ class FrameBuffer:
         self.vnet[:] = vnet
         self.view[start:end] = frame
         return end
+
+    def untag(self, end: int) -> int:
+        """Take all VLAN tags out of a VM's frame; its new end (RFC 7637 section 3.3: none goes inside)."""
+        data, view, at = self.data, self.view, INNER + 12
+        while at + 2 <= end and data[at] << 8 | data[at + 1] in ethernet.TAGS:
+            at += 4
+        if at + 2 > end:
+            raise MalformedFrame("VLAN tag truncated")
+        gone = at - INNER - 12
+        flags, gso_type, header, gso_size, start, offset = VNET_HEADER.unpack_from(data, READ)
+        if flags & NEEDS_CSUM:
+            if start < gone + ethernet.HEADER:
+                raise MalformedFrame("a checksum that covers VLAN tags")
+            VNET_HEADER.pack_into(
+                data, READ, flags, gso_type, max(header - gone, 0), gso_size, start - gone, offset
+            )
+        view[INNER + 12 : end - gone] = view[at:end]
+        return end - gone

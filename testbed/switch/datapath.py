@@ -29,7 +29,6 @@ from testbed.switch.actions import (
 )
 from testbed.switch.buffer import (
     INNER,
-    NEEDS_CSUM,
     READ,
     SIZE,
     VNET,
@@ -41,7 +40,7 @@ from testbed.switch.buffer import (
 )
 from testbed.switch.drops import Drop, DropCounts, count
 from testbed.switch.packet import Packet, Translation, Tunnel
-from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Pipeline
+from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Path
 from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Queue, Uplink
@@ -92,7 +91,7 @@ class Datapath:
     of a VM. The keys of both ways have different forms, so that it may change between any two packets.
     """
 
-    def __init__(self, state: SwitchState, pipeline: Pipeline, unresolved: Callable[[bytes], None]) -> None:
+    def __init__(self, state: SwitchState, pipeline: Path, unresolved: Callable[[bytes], None]) -> None:
         self.state = state
         self.drops: DropCounts = {}
         self.inspects = False
@@ -216,7 +215,7 @@ class Datapath:
     def _first_from_vm(self, port: Port, key: Key | None, end: int, only: bytes | None = None) -> None:
         if port.vsid and self._buffer.data[_TYPE_HIGH] in _TAG_HIGH:
             try:
-                end = self._untag(end)
+                end = self._buffer.untag(end)
             except MalformedFrame:
                 count(self.drops, PORT, port.name, port.vsid, Drop.MALFORMED)
                 return
@@ -228,24 +227,6 @@ class Datapath:
         if key and packet.cacheable and not packet.waiting and _cacheable(key):
             _remember(port.flows, key, action)
         action(end)
-
-    def _untag(self, end: int) -> int:
-        """Take all VLAN tags out of a VM's frame; its new end (RFC 7637 section 3.3: none goes inside)."""
-        data, view, at = self._buffer.data, self._buffer.view, _TYPE_HIGH
-        while at + 2 <= end and data[at] << 8 | data[at + 1] in ethernet.TAGS:
-            at += 4
-        if at + 2 > end:
-            raise MalformedFrame("VLAN tag truncated")
-        gone = at - _TYPE_HIGH
-        flags, gso_type, header, gso_size, start, offset = VNET_HEADER.unpack_from(data, READ)
-        if flags & NEEDS_CSUM:
-            if start < gone + ethernet.HEADER:
-                raise MalformedFrame("a checksum that covers VLAN tags")
-            VNET_HEADER.pack_into(
-                data, READ, flags, gso_type, max(header - gone, 0), gso_size, start - gone, offset
-            )
-        view[_TYPE_HIGH : end - gone] = view[at:end]
-        return end - gone
 
     def _first_from_wire(self, uplink: Uplink, end: int) -> None:
         if end >= SIZE:
@@ -381,6 +362,19 @@ class Datapath:
         malformed = Discard(self.drops, WNV, packet.source.name, packet.vsid, Drop.MALFORMED)
         addresses = translation.source, translation.destination
         return Translate(self._buffer, start, macs, addresses, send, malformed)
+
+    # ---- packets that a test sends ----------------------------------------------------------
+
+    def inject(self, port: Port, frame: bytes) -> Packet:
+        """Send a frame as if the VM had; what the stages have decided about it."""
+        end = self._buffer.restore(INNER, bytes(VNET_HEADER.size), frame)
+        packet = Packet(self._buffer.view[INNER:end], port, port.vsid, self._buffer.vnet)
+        packet.injected = True
+        action = self._decide(packet, self.pipeline.outbound, port.name, INNER, end)
+        if action is not None:
+            action(end)
+        self._flush()
+        return packet
 
     # ---- packets that wait for a PA neighbor ----------------------------------------------
 

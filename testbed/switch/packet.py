@@ -94,6 +94,7 @@ class Packet:
     Copies in ``waiting`` (a PA next hop for each) leave once that is resolved, and those in ``lost``
     (stage, reason) never. ``only``: the copies through other next hops have left
     before. ``cacheable``: the decision holds for all packets of the flow. ``stage``: where it is.
+    ``injected``: a test has sent it in a VM's name.
     ``directed``: a forwarding extension has set ``ports`` and ``to_wire``; they stay as they are.
     ``gateway``: MAC and CA (of the packet's family) of the VM's default gateway, which tells the VM when
     a packet is too big; where the filter knows none, both are b"".
@@ -105,6 +106,7 @@ class Packet:
         "egress",
         "frame",
         "gateway",
+        "injected",
         "lost",
         "macs",
         "only",
@@ -137,6 +139,7 @@ class Packet:
         self.only: bytes | None = None
         self.to_wire = False
         self.directed = False
+        self.injected = False
         self.cacheable = True
         self.gateway = (b"", b"")
         self.stage = ""

@@ -56,6 +56,16 @@ class Stage(Protocol):
         """From the wire, or from another VM of this host, towards a VM."""
 
 
+class Path(Protocol):
+    """What a packet is run through, both ways."""
+
+    def outbound(self, packet: Packet) -> None:
+        """From a VM."""
+
+    def inbound(self, packet: Packet) -> None:
+        """From the wire."""
+
+
 class Pipeline:
     """The stages of one switch, in the order of :data:`PIPELINES`."""
 

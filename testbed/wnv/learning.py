@@ -53,7 +53,7 @@ class Learning:
         """
         port, frame = packet.source, packet.frame
         assert isinstance(port, Port)
-        if packet.only is not None:  # it has been seen before it had to wait
+        if packet.only is not None or packet.injected:  # seen before it had to wait, or not the VM's word
             return False
         at = exchanges.find(frame)
         packet.cacheable &= at is None  # each DHCP message counts

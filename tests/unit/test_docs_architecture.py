@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import contextlib
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from testbed.host.diagnostics import Diagnostics
 from testbed.switch.drops import Drop
 from testbed.switch.pipeline import PIPELINES, STAGES
 
@@ -51,6 +55,18 @@ def test_every_drop_reason_is_explained_and_no_other() -> None:
     part = section(ARCHITECTURE.read_text(), "Drop reasons")
     rows = re.findall(r"^\| `([a-z-]+)` \| \S", part, re.MULTILINE)
     assert sorted(rows) == sorted(Drop)
+
+
+# ---- requests to a host -------------------------------------------------------------------
+
+
+def test_every_request_for_diagnostics_is_explained_and_no_other() -> None:
+    part = section(ARCHITECTURE.read_text(), "Processes of a host")
+    rows = re.findall(r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \| \S", part, re.MULTILINE)
+    explained = [request for row in rows for request in re.findall(r"`([a-z-]+)`", row)]
+    nothing: Any = None
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        assert sorted(explained) == sorted(Diagnostics(loop, nothing, nothing, list).answers)
 
 
 # ---- imports ------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_every_option_is_described_and_no_other(verb: str) -> None:
     _, text = section(verb)
     rows = re.findall(r"^\| (`-.*?`) \| `(\w+)` \| \S", text, re.MULTILINE)
     described = {variable: set(re.findall(r"`(-[\w-]+)", options)) for options, variable in rows}
-    prefix = verb.upper().replace(" ", "_")
+    prefix = re.sub(r"[ -]", "_", verb.upper())
     wanted = {
         f"{prefix}_{str(option.name).upper()}": set(option.opts)
         for option in VERBS[verb].params

@@ -24,7 +24,7 @@ class Echoes:
         self._loop, self._link = loop, link
         self._addresses, self._neighbors = addresses, neighbors
         self._sequence = itertools.count()
-        self._waiting: dict[tuple[bytes, bytes, int], asyncio.Future[float]] = {}
+        self._waiting: dict[tuple[bytes, bytes, int], tuple[int, asyncio.Future[float]]] = {}
 
     def heard(self, echo: Echo, mac: bytes) -> None:
         """An echo that came from the machine with this MAC."""
@@ -36,16 +36,18 @@ class Echoes:
                 own = self._link.mac_of(echo.destination)
                 self._link.send_datagram(icmp_echo.build(echo.reply()), mac, own)
             return
-        waiting = self._waiting.get((echo.destination, echo.source, echo.sequence))
-        if echo.identifier == _IDENTIFIER and waiting and not waiting.done():
+        size, waiting = self._waiting.get((echo.destination, echo.source, echo.sequence), (0, None))
+        whole = echo.identifier == _IDENTIFIER and len(echo.payload) == size
+        if whole and waiting is not None and not waiting.done():
             waiting.set_result(self._loop.time())
 
     async def ping(
-        self, source: bytes, destination: bytes, size: int, timeout: float, next_hop: bytes
+        self, source: bytes, destination: bytes, size: int, timeout: float, next_hop: bytes, member: str = ""
     ) -> float:
         """Seconds until the reply to one echo request with ``size`` bytes of payload. Raises TimeoutError.
 
         ``next_hop``: the PA of the neighbor that it goes to, the destination itself if it is on-link.
+        ``member``: the NIC through which it leaves, under the NIC's own MAC; none: as the team decides.
         """
         async with asyncio.timeout(timeout):
             mac = await self._neighbors.find(next_hop)
@@ -54,11 +56,14 @@ class Echoes:
             sequence = next(self._sequence) & 0xFFFF
             key = (source, destination, sequence)
             waiting: asyncio.Future[float] = self._loop.create_future()
-            self._waiting[key] = waiting
+            self._waiting[key] = size, waiting
             try:
                 request = Echo(source, destination, False, _IDENTIFIER, sequence, bytes(size))
                 start = self._loop.time()
-                self._link.send_datagram(icmp_echo.build(request), mac, self._link.mac_of(source))
+                if member:
+                    self._link.send_through(member, icmp_echo.build(request), mac)
+                else:
+                    self._link.send_datagram(icmp_echo.build(request), mac, self._link.mac_of(source))
                 return await waiting - start
             finally:
                 del self._waiting[key]

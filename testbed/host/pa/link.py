@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import functools
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 
 from testbed.packets import datagram, ethernet
 from testbed.switch.roles import Roles
@@ -127,6 +129,7 @@ class TeamLink:
         self._roles, self._pass_on = roles, receive
         self._owners = {mac: name for name, mac in roles.macs.items()}
         self._links: dict[str, Link] = {}
+        self._listening: Counter[str] = Counter()
         try:
             for name in roles.macs:
                 heard = functools.partial(self._receive, name)
@@ -161,6 +164,19 @@ class TeamLink:
         """Send a datagram from one of the team's MACs; as :meth:`send`."""
         return self.send(datagram.build(packet, destination_mac, source_mac))
 
+    def send_through(self, member: str, packet: datagram.Datagram, destination_mac: bytes) -> bool:
+        """Send a datagram through one member under its own MAC, whoever speaks for that; as :meth:`send`."""
+        return self._links[member].send(datagram.build(packet, destination_mac, self._roles.macs[member]))
+
+    @contextlib.contextmanager
+    def listening(self, member: str) -> Iterator[None]:
+        """Take what comes to a member for its own MAC, whoever speaks for it now."""
+        self._listening[member] += 1
+        try:
+            yield
+        finally:
+            self._listening[member] -= 1
+
     def close(self) -> None:
         """Leave all NICs."""
         for link in self._links.values():
@@ -168,5 +184,10 @@ class TeamLink:
 
     def _receive(self, member: str, frame: bytes) -> None:
         roles, destination = self._roles, frame[:6]
-        if roles.hears_groups(member) if destination[0] & 1 else roles.takes(member, destination):
+        if destination[0] & 1:
+            takes = roles.hears_groups(member)
+        else:
+            takes = roles.takes(member, destination)
+            takes = takes or (self._listening[member] > 0 and destination == roles.macs[member])
+        if takes:
             self._pass_on(frame)

@@ -95,16 +95,32 @@ class PaSpace:
         self._neighbors.resolve(address)
 
     async def ping(
-        self, source: str, destination: str, size: int, timeout: float, next_hop: str | None = None
+        self,
+        source: str,
+        destination: str,
+        size: int,
+        timeout: float,
+        next_hop: str | None = None,
+        member: str = "",
     ) -> float:
         """Seconds of one round trip from an own PA, ``size`` bytes of payload. Raises TimeoutError.
 
-        ``next_hop``: a neighbor's PA where the destination is not on-link.
+        ``next_hop``: a neighbor's PA where the destination is not on-link. ``member``: the NIC through
+        which the request leaves, under the NIC's own MAC; where another one speaks for that, it says so
+        again afterwards.
         """
         own, other, hop = (
             ipaddress.ip_address(each).packed for each in (source, destination, next_hop or destination)
         )
-        return await self._echoes.ping(own, other, size, timeout, hop)
+        if not member:
+            return await self._echoes.ping(own, other, size, timeout, hop)
+        try:
+            with self._link.listening(member):
+                return await self._echoes.ping(own, other, size, timeout, hop, member)
+        finally:
+            roles = self._roles
+            if roles.carrier(member) != member:  # the fabric may have learned the MAC there
+                self._addresses.announce(lambda address: roles.home(address) == member)
 
     def _join(self, addresses: set[bytes]) -> None:
         """Be a member of the groups that are wanted and of those at which the IPv6 PAs are asked for."""
