@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,8 @@ class VmmClient:
             self._connection = None
 
     def _request(self, method: str, path: str, body: Any = None, params: dict[str, Any] | None = None) -> Any:
+        if self._connection is not None and self._connection.is_over():
+            self.close()
         if self._connection is None:
             self._connection = _UnixConnection(self._folder / files.SOCKET, TIMEOUT_SECONDS)
         try:
@@ -118,6 +121,10 @@ class _UnixConnection(http.client.HTTPConnection):
             self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
         finally:
             os.close(folder)
+
+    def is_over(self) -> bool:
+        """Whether the VMM has ended it, as it does with one that was idle for some seconds."""
+        return self.sock is not None and bool(select.select([self.sock], [], [], 0)[0])
 
 
 def _error(status: int, data: bytes) -> BadInput | LabError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,32 @@ def test_a_refusal_has_the_reason_and_the_connection_goes_on(client: VmmClient) 
     with pytest.raises(BadInput, match="vmm: "):
         client.post("/networks", {"nonsense": 1})
     assert client.get("/networks") == []
+
+
+def test_a_connection_that_the_vmm_has_ended_meanwhile_is_made_anew(tmp_path: Path) -> None:
+    """As it does with one that is idle for some seconds."""
+    (tmp_path / "admin-token").write_text("x" * 32)
+    listener = channel.listen(tmp_path / "vmm.sock")
+    listener.setblocking(True)
+
+    def serve() -> None:
+        for _ in range(2):
+            sock, _ = listener.accept()
+            with sock:
+                sock.recv(1 << 16)
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    client = VmmClient(tmp_path)
+    assert client.get("/vms") == []
+    assert client._connection
+    assert client._connection.sock
+    assert select.select([client._connection.sock], [], [], 10)[0]  # the end is there
+    assert client.get("/vms") == []
+    thread.join(10)
+    client.close()
+    listener.close()
 
 
 def test_a_stream_has_what_was_and_what_comes(client: VmmClient) -> None:
