@@ -57,7 +57,7 @@ def test_a_connection_that_the_vmm_has_ended_meanwhile_is_made_anew(tmp_path: Pa
                 sock.recv(1 << 16)
                 sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     client = VmmClient(tmp_path)
     assert client.get("/vms") == []
