@@ -119,6 +119,9 @@ def test_a_member_that_was_given_up_can_be_pinged_through(team_lab: Found) -> No
     teams.wait_for(inside, "Active", seconds=30.0)
     with teams.failing(inside, "administrative", "nic1"):
         assert all(each["lost"] == 0 for each in _through(lab, "nic1"))
+        mac = teams.members(inside)["nic1"]["mac"]
+        known = json.loads(lab.cli.output(lab.name, "fabric", "bridge", "-j", "fdb", "show"))
+        assert [each["ifname"] for each in known if each["mac"] == mac] == [port_of(lab, "host1", "nic2")]
         assert lab.cli.json("check", lab.name)["ok"]
     teams.wait_for(inside, "Active", seconds=30.0)
 
