@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,9 +51,8 @@ def listening(lab: Lab, folder: Path, *vms: str) -> Iterator[dict[str, list[byte
         for vm, file in files.items():
             words = ["tcpdump", "-Z", "root", "-U", "-n", "-i", "eth0", "-w", "-", ECHOES]
             target = stack.enter_context(file.open("wb"))
-            dump = stack.enter_context(
-                lab.cli.ended(lab.cli.start("exec", lab.name, vm, "--", *words, stdout=target))
-            )
+            dump = lab.cli.start("exec", lab.name, vm, "--", *words, stdout=target)
+            stack.callback(_end, dump)
             assert dump.stderr
             while b"listening on" not in (line := dump.stderr.readline()):
                 assert line, f"tcpdump of {vm} has ended"
@@ -64,6 +64,12 @@ def listening(lab: Lab, folder: Path, *vms: str) -> Iterator[dict[str, list[byte
                 assert time.monotonic() < end, f"the last ping is not in the capture of {vm}"
                 time.sleep(0.05)  # a poll with a deadline
             found[vm] = [frame for frame in _frames(file.read_bytes()) if LAST not in frame]
+
+
+def _end(dump: subprocess.Popen[bytes]) -> None:
+    """End a tcpdump by way of its `exec`, which passes the signal on."""
+    dump.terminate()
+    dump.communicate(timeout=SECONDS)
 
 
 def _frames(capture: bytes) -> Iterator[bytes]:
