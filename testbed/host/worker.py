@@ -353,6 +353,12 @@ class Worker:
         found = self.wnv.select_next_hop(message["source_ca"], message["destination_ca"], message["vsid"])
         return msgspec.to_builtins(found)
 
+    def _on_trace(self, message: Message, _: list[int]) -> Message:
+        """What would become of a packet from a port, or from the wire."""
+        from testbed.host.tracing import trace  # a host that is not asked saves it
+
+        return trace(self, message)
+
     def _on_events(self, _: Message, __: list[int]) -> Message:
         events = self.state.events
         return {"events": [msgspec.to_builtins(event) for event in events.take()], "lost": events.lost}
