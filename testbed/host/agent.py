@@ -4,8 +4,8 @@ Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a Host
 position in the lab, and how it reaches the VMM; may be sent again with a changed plan),
 ``attach-port`` (with the descriptors of the TAP queues), ``detach-port``, ``hand-over-port`` (answers with
 those descriptors), ``set-port``, ``policy`` (see :mod:`testbed.host.policy`), ``resync`` (with the VMM),
-``select-next-hop``, ``trace``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when the
-worker has acknowledged it.
+``select-next-hop``, ``trace``, ``status``, ``counters``, ``events``, ``extension``. A change is answered when
+the worker has acknowledged it.
 """
 
 from __future__ import annotations

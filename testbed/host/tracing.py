@@ -63,9 +63,8 @@ def _arrival(worker: Worker, uplink: Uplink, frame: bytes) -> dict[str, Any]:
     steering = worker.nics.steering(uplink.name)
     if steering is not None:
         steered = steer(steering, frame)
-        queues = len(uplink.queues)
-        found["queue"] = steered.queue if steered.queue < queues else 0
-        if queues > 1:
+        found["queue"] = steered.queue
+        if len(uplink.queues) > 1:
             found["by"] = "RSS" if steering.rss else "VMQ" if steering.vmq else "nothing"
             found["hash"] = f"{steered.hash:#010x} ({steered.kind})" if steering.rss else ""
     if nvgre.carries_gre(frame):
