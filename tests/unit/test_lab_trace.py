@@ -1,0 +1,253 @@
+"""A trace across hosts: the frames it makes, whom it asks, how it ends. The hosts are switches in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from scapy.layers.dhcp import DHCP
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS
+from scapy.layers.l2 import ARP, Ether
+
+from support.frames import ip, mac
+from support.switch import VMS, MemorySwitch, gateway_mac, mac_of, nic_mac, pa, policy, v4, v6
+from testbed.cli.main import cli
+from testbed.errors import BadInput
+from testbed.host import tracing
+from testbed.lab import trace as tracer
+from testbed.lab import trace_frames
+from testbed.lab.trace import Asked, Start
+from testbed.lab.trace_frames import Ends, Kind
+from testbed.nic.classifier import Steering
+from testbed.topology.plan import LookupRecord, VmPlan, VnicPlan
+
+OWN, OTHER = mac("00:15:5d:00:00:01"), mac("00:15:5d:00:00:02")
+ENDS = {
+    4: Ends(OWN, OTHER, ip("10.0.0.5"), ip("10.0.0.6")),
+    6: Ends(OWN, OTHER, ip("fd00::5"), ip("fd00::6")),
+}
+
+
+class MemoryLab:
+    """What a trace needs of a lab: three hosts that answer the op ``trace``."""
+
+    def __init__(self) -> None:
+        self.hosts = {f"host{number}": MemorySwitch(number) for number in (1, 2, 3)}
+        nics = [
+            SimpleNamespace(name=name, nics=[SimpleNamespace(mac=switch.nic.mac.hex(":"))])
+            for name, switch in self.hosts.items()
+        ]
+        vms = tuple(
+            VmPlan(name, f"host{where}", (VnicPlan("eth0", name, vsid, mac_of(name).hex(":"), 1458),))
+            for name, (where, vsid, _) in VMS.items()
+        )
+        self.plan = SimpleNamespace(hosts=nics, vms=vms, vm={vm.name: vm for vm in vms}.__getitem__)
+        self.record = SimpleNamespace(name="memory")
+        self.steering: Steering | None = None
+        self.asked: list[str] = []
+
+    def ask(self, host: str, op: str, **message: Any) -> dict[str, Any]:
+        assert op == "trace"
+        switch = self.hosts[host]
+        self.asked.append(host)
+        worker = SimpleNamespace(
+            state=switch.state,
+            datapath=switch.datapath,
+            wnv=switch.wnv,
+            stack=switch.stack,
+            nics=SimpleNamespace(steering=lambda _: self.steering),
+        )
+        return {"trace": tracing.trace(worker, message)}  # type: ignore[arg-type]
+
+    def trace(self, name: str, frame: bytes) -> dict[str, Any]:
+        start = tracer.started_at(self, name)  # type: ignore[arg-type]
+        return tracer.trace(self, start, Asked(frame))  # type: ignore[arg-type]
+
+    def ping(self, name: str, other: str, to: bytes | None = None, size: int = 0) -> dict[str, Any]:
+        ends = Ends(mac_of(name), to or mac_of(other), ip(v4(name)), ip(v4(other)))
+        return self.trace(name, trace_frames.packet(ends, Kind(size=size)))
+
+    def close(self) -> None:
+        for switch in self.hosts.values():
+            switch.close()
+
+
+@pytest.fixture
+def lab() -> Iterator[MemoryLab]:
+    made = MemoryLab()
+    yield made
+    made.close()
+
+
+# ---- frames -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("protocol", ["icmp", "tcp", "udp"])
+def test_frames_are_right_by_another_reader(version: int, protocol: str) -> None:
+    for size in (0, 200, 1000):
+        frame = trace_frames.packet(ENDS[version], Kind(protocol, 80, 1234, size))
+        read = Ether(frame)
+        assert (read.src, read.dst) == (OWN.hex(":"), OTHER.hex(":"))
+        again = Ether(frame)
+        for layer in (IP, TCP, UDP, ICMPv6EchoRequest):
+            for field in ("chksum", "cksum"):
+                if layer in again and field in [each.name for each in layer.fields_desc]:
+                    delattr(again[layer], field)
+        assert bytes(again) == frame  # all checksums as scapy makes them
+        if protocol != "icmp":
+            layer = TCP if protocol == "tcp" else UDP
+            assert (read[layer].sport, read[layer].dport) == (1234, 80)
+        if size:
+            assert len(frame) == 14 + size
+
+
+def test_questions_and_discoveries_are_right_by_another_reader() -> None:
+    asked = Ether(trace_frames.question(ENDS[4]))
+    assert (asked.dst, asked[ARP].op, asked[ARP].pdst) == ("ff:ff:ff:ff:ff:ff", 1, "10.0.0.6")
+    solicited = Ether(trace_frames.question(ENDS[6]))
+    assert (solicited.dst, solicited[ICMPv6ND_NS].tgt) == ("33:33:ff:00:00:06", "fd00::6")
+    discover = Ether(trace_frames.discover(OWN))
+    assert discover[DHCP].options[0] == ("message-type", 1)
+    assert (discover[IP].src, discover[UDP].sport, discover[UDP].dport) == ("0.0.0.0", 68, 67)
+
+
+@pytest.mark.parametrize("size", [27, 65536])
+def test_an_impossible_size_is_refused(size: int) -> None:
+    with pytest.raises(BadInput, match="28 to 65535"):
+        trace_frames.packet(ENDS[4], Kind(size=size))
+
+
+@pytest.mark.parametrize(("text", "said"), [("zz", "two hexadecimal digits"), ("0011", "14 to 65549")])
+def test_what_is_no_frame_is_refused(text: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        trace_frames.of_hex(text)
+
+
+def test_frames_as_tcpdump_writes_them() -> None:
+    assert trace_frames.of_hex("ffff ffff:ffff 0015\n5d000001 0806") == b"\xff" * 6 + OWN + b"\x08\x06"
+
+
+def test_a_long_segment_is_a_super_packet() -> None:
+    frame = trace_frames.packet(ENDS[4], Kind("tcp", 80, 1, 4000))
+    assert trace_frames.super_packet(frame, 4000) == bytes(10)
+    flags, kind, *_ = trace_frames.super_packet(frame, 1458)
+    assert (flags, kind) == (1, 1)
+
+
+# ---- across hosts -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["blue2", "blue3", "web2"])
+def test_delivered_on_another_host(lab: MemoryLab, other: str) -> None:
+    where, vsid, _ = VMS[other]
+    found = lab.ping("blue1", other, gateway_mac(5001) if vsid != 5001 else None)
+    assert found["outcome"] == f"delivered to {other} ({other}) on host{where}"
+    assert found["arrives"]
+    assert lab.asked == ["host1", f"host{where}"]
+    out, there = found["hops"]
+    assert [each["stage"] for each in out["stages"]] == ["port", "wnv", "team", "nic"]
+    assert [each["stage"] for each in there["stages"]] == ["nic", "nic", "team", "wnv", "port"]
+    assert there["stages"][0]["details"]["outer"]["destination_pa"] == pa(where, vsid)
+    (copy,) = there["copies"]
+    assert bytes.fromhex(copy["frame"])[:6] == mac_of(other)
+
+
+def test_delivered_on_the_same_host(lab: MemoryLab) -> None:
+    found = lab.ping("blue1", "blue4")
+    assert found["outcome"] == "delivered to blue4 (blue4) on host1"
+    assert lab.asked == ["host1"]
+
+
+def test_a_flood_reaches_every_host(lab: MemoryLab) -> None:
+    found = lab.trace("blue1", trace_frames.discover(mac_of("blue1")))
+    assert (
+        found["outcome"]
+        == "delivered to blue4 (blue4) on host1, blue2 (blue2) on host2, blue3 (blue3) on host3"
+    )
+
+
+def test_a_group_is_brought_to_its_members_only(lab: MemoryLab) -> None:
+    group = LookupRecord("255.255.255.255", 5001, "01:00:5e:01:01:01", "239.1.1.1")
+    for number, switch in enumerate(lab.hosts.values(), start=1):
+        new = policy(number)
+        switch.apply(policy(number, lookup_records=(*new.lookup_records, group)))
+    lab.hosts["host3"].state.remove_port("blue3")
+    found = lab.trace("blue1", trace_frames.discover(mac_of("blue1")))
+    assert [hop["host"] for hop in found["hops"]] == ["host1", "host2"]
+
+
+def test_answered_by_the_switch(lab: MemoryLab) -> None:
+    ends = Ends(mac_of("blue1"), b"", ip(v6("blue1")), ip(v6("blue2")))
+    found = lab.trace("blue1", trace_frames.question(ends))
+    mac_text = mac_of("blue2").hex(":")
+    assert found["outcome"] == f"answered by the switch of host1 for {v6('blue2')} with {mac_text}"
+    assert found["arrives"]
+
+
+def test_dropped_here_and_there(lab: MemoryLab) -> None:
+    def outcome(found: dict[str, Any]) -> str:
+        assert not found["arrives"]
+        text: str = found["outcome"]
+        return text
+
+    ends = Ends(mac_of("blue1"), OTHER, ip(v4("blue1")), ip("10.0.0.99"))
+    nobody = lab.trace("blue1", trace_frames.packet(ends, Kind()))
+    assert outcome(nobody) == "dropped: no-lookup-record at wnv on host1"
+    long = lab.ping("blue1", "blue2", size=1480)
+    assert outcome(long) == "dropped: oversize at wnv on host1, and the sender is told"
+    lab.hosts["host2"].apply(policy(2, lookup_records=()))
+    assert outcome(lab.ping("blue1", "blue2")) == "dropped: policy-mismatch at wnv on host2"
+    lab.hosts["host2"].apply(policy(2))
+    lab.hosts["host2"].state.remove_port("blue2")
+    assert outcome(lab.ping("blue1", "blue2")) == "dropped: no-port at port on host2"
+    lab.hosts["host1"].lose_nics()
+    assert outcome(lab.ping("blue1", "blue2")) == "dropped: no-uplink at team on host1"
+    lab.hosts["host1"].find_nics()
+    del lab.hosts["host1"].state.neighbors[ip(pa(2, 5001))]
+    assert outcome(lab.ping("blue1", "blue2")) == f"waits on host1 until {pa(2, 5001)} is resolved"
+
+
+def test_the_fabric_brings_it_where_the_mac_is(lab: MemoryLab) -> None:
+    """A neighbor that is out of date: the host with the MAC drops it, whoever has the PA."""
+    lab.hosts["host1"].state.neighbors[ip(pa(2, 5001))] = nic_mac(3)
+    assert lab.ping("blue1", "blue2")["outcome"] == "dropped: pa-not-local at wnv on host3"
+
+
+def test_the_queue_is_that_of_the_registers(lab: MemoryLab) -> None:
+    lab.steering = Steering(rss=True, nvgre_rss=True, table=(0, 3))
+    ends = Ends(mac_of("blue1"), mac_of("blue2"), ip(v4("blue1")), ip(v4("blue2")))
+    queues = set()
+    for port in range(1, 30):
+        found = lab.trace("blue1", trace_frames.packet(ends, Kind("tcp", port)))
+        queues.add(found["hops"][1]["stages"][0]["details"]["queue"])
+    assert queues == {0, 3}
+
+
+def test_of_an_unknown_adapter_or_port(lab: MemoryLab) -> None:
+    for name, said in (("nobody", "no VM 'nobody'"), ("blue1:eth7", "one of blue1:eth0")):
+        with pytest.raises(BadInput, match=said):
+            tracer.started_at(lab, name)  # type: ignore[arg-type]
+    start = tracer.started_at(lab, "blue1")  # type: ignore[arg-type]
+    lab.hosts["host1"].state.remove_port("blue1")
+    with pytest.raises(BadInput, match="no port 'blue1' on this host"):
+        tracer.trace(lab, Start(*start), Asked(bytes(60)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "one of --to IP, --frame HEX, --dhcp and --arp IP"),
+        (["--to", "10.0.0.6", "--dhcp"], "one of --to IP"),
+        (["--dhcp", "--size", "100"], "--size goes with --to, not with --dhcp"),
+        (["--to", "10.0.0.6", "--port", "80"], "--port needs --protocol tcp or udp"),
+    ],
+)
+def test_what_can_not_be_asked(words: list[str], said: str) -> None:
+    done = CliRunner().invoke(cli, ["trace", "lab", "--from", "blue1", *words], standalone_mode=False)
+    assert isinstance(done.exception, BadInput)
+    assert said in str(done.exception)
