@@ -9,8 +9,7 @@ from testbed.errors import BadInput
 from testbed.nic.classifier import steer
 from testbed.packets import nvgre
 from testbed.packets.malformed import MalformedFrame
-from testbed.switch.pipeline import NIC
-from testbed.switch.trace import PLAIN, note, outer_header
+from testbed.switch.trace import PLAIN, outer_header
 from testbed.switch.trace import trace as trace_switch
 from testbed.switch.uplink import Uplink
 from testbed.wnv.tables import is_multicast
@@ -35,13 +34,9 @@ def trace(worker: Worker, message: Message) -> Message:
         return trace_switch(worker.datapath, worker.wnv, worker.stack, port, frame, vnet)
     uplink = _taker(worker, frame)
     found = trace_switch(worker.datapath, worker.wnv, worker.stack, uplink, frame, vnet)
-    arrival = note(NIC, "in", "pass", "", _arrival(worker, uplink, frame))
-    return {
-        **found,
-        "stages": [arrival, *found["stages"]],
-        "nic": uplink.name,
-        "hears": _hears(worker, frame),
-    }
+    first = found["stages"][0]
+    first["details"] = {**_arrival(worker, uplink, frame), **first["details"]}
+    return {**found, "nic": uplink.name, "hears": _hears(worker, frame)}
 
 
 def _taker(worker: Worker, frame: bytes) -> Uplink:

@@ -62,7 +62,10 @@ def trace(
             dry.from_vm(source, frame, vnet)
         else:
             dry.from_wire(source, frame, vnet)
-        return {"stages": [*watch.notes, *_at_the_end(dry)], "copies": _copies(dry)}
+        return {
+            "stages": [*watch.notes, *_at_the_end(dry, inbound=isinstance(source, Uplink))],
+            "copies": _copies(dry),
+        }
 
 
 @contextlib.contextmanager
@@ -160,7 +163,7 @@ def _said(verdict: Verdict) -> tuple[str, str]:
     return "drop", verdict.reason if isinstance(verdict, Denied) else verdict
 
 
-def _at_the_end(dry: DryRun) -> list[Note]:
+def _at_the_end(dry: DryRun, *, inbound: bool) -> list[Note]:
     """What is known only when the packet leaves: NICs, and what is lost there."""
     notes = [_leaving(uplink, sent) for uplink in dry.uplinks.values() if (sent := uplink.sent())]
     known = Counter(dry.packet.lost if dry.packet else ())
@@ -169,9 +172,8 @@ def _at_the_end(dry: DryRun) -> list[Note]:
             details: Note = {"object": name, "vsid": vsid}
             if reason in (Drop.OVERSIZE, Drop.TX_OVERSIZE):
                 details |= _sizes(dry)
-            notes.append(
-                note(stage, "out" if dry.packet is None or dry.uplinks else "in", "drop", reason, details)
-            )
+            way = "in" if inbound or (stage == PORT and dry.packet) else "out"
+            notes.append(note(stage, way, "drop", reason, details))
         known[stage, reason] -= count
     return notes
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 from scapy.layers.dhcp import DHCP
@@ -23,7 +24,8 @@ from testbed.lab import trace_frames
 from testbed.lab.trace import Asked, Start
 from testbed.lab.trace_frames import Ends, Kind
 from testbed.nic.classifier import Steering
-from testbed.topology.plan import LookupRecord, VmPlan, VnicPlan
+from testbed.nic.offloads import Offloads
+from testbed.topology.plan import LookupRecord, ProviderAddress, VmPlan, VnicPlan
 
 OWN, OTHER = mac("00:15:5d:00:00:01"), mac("00:15:5d:00:00:02")
 ENDS = {
@@ -41,14 +43,20 @@ class MemoryLab:
             SimpleNamespace(name=name, nics=[SimpleNamespace(mac=switch.nic.mac.hex(":"))])
             for name, switch in self.hosts.items()
         ]
-        vms = tuple(
-            VmPlan(name, f"host{where}", (VnicPlan("eth0", name, vsid, mac_of(name).hex(":"), 1458),))
-            for name, (where, vsid, _) in VMS.items()
+        self.plan = SimpleNamespace(hosts=nics, vms=())
+        self.add(
+            tuple(
+                VmPlan(name, f"host{where}", (VnicPlan("eth0", name, vsid, mac_of(name).hex(":"), 1458),))
+                for name, (where, vsid, _) in VMS.items()
+            )
         )
-        self.plan = SimpleNamespace(hosts=nics, vms=vms, vm={vm.name: vm for vm in vms}.__getitem__)
         self.record = SimpleNamespace(name="memory")
         self.steering: Steering | None = None
         self.asked: list[str] = []
+
+    def add(self, vms: tuple[VmPlan, ...]) -> None:
+        self.plan.vms += vms
+        self.plan.vm = {vm.name: vm for vm in self.plan.vms}.__getitem__
 
     def ask(self, host: str, op: str, **message: Any) -> dict[str, Any]:
         assert op == "trace"
@@ -151,7 +159,7 @@ def test_delivered_on_another_host(lab: MemoryLab, other: str) -> None:
     assert lab.asked == ["host1", f"host{where}"]
     out, there = found["hops"]
     assert [each["stage"] for each in out["stages"]] == ["port", "wnv", "team", "nic"]
-    assert [each["stage"] for each in there["stages"]] == ["nic", "nic", "team", "wnv", "port"]
+    assert [each["stage"] for each in there["stages"]] == ["nic", "team", "wnv", "port"]
     assert there["stages"][0]["details"]["outer"]["destination_pa"] == pa(where, vsid)
     (copy,) = there["copies"]
     assert bytes.fromhex(copy["frame"])[:6] == mac_of(other)
@@ -251,3 +259,68 @@ def test_what_can_not_be_asked(words: list[str], said: str) -> None:
     done = CliRunner().invoke(cli, ["trace", "lab", "--from", "blue1", *words], standalone_mode=False)
     assert isinstance(done.exception, BadInput)
     assert said in str(done.exception)
+
+
+OUTSIDE = {"blue1": "192.168.9.5", "blue2": "192.168.9.6"}
+
+
+@pytest.mark.parametrize("rule", ["TranslationMethodNat", "TranslationMethodNone"])
+def test_what_is_not_encapsulated_arrives(lab: MemoryLab, rule: str) -> None:
+    for number, switch in enumerate(lab.hosts.values(), start=1):
+        plain = policy(number)
+        changed = tuple(
+            msgspec.structs.replace(each, rule=rule, provider_address=OUTSIDE[each.vm_name])
+            if each.vm_name in OUTSIDE and ":" not in each.customer_address
+            else each
+            for each in plain.lookup_records
+        )
+        own = tuple(
+            ProviderAddress(address, 16, 5001) for name, address in OUTSIDE.items() if VMS[name][0] == number
+        )
+        addresses = plain.provider_addresses + own
+        switch.apply(policy(number, lookup_records=changed, provider_addresses=addresses))
+        switch.state.neighbors[ip(OUTSIDE["blue2"])] = nic_mac(2)
+    found = lab.ping("blue1", "blue2")
+    assert found["outcome"] == "delivered to blue2 (blue2) on host2"
+    out, there = found["hops"]
+    wire = next(copy for copy in out["copies"] if copy["to"] == "wire")
+    assert wire["outer"] is None
+    nat = rule.endswith("Nat")
+    ends = ("192.168.9.5", "192.168.9.6") if nat else (v4("blue1"), v4("blue2"))
+    read = Ether(bytes.fromhex(wire["frame"]))[IP]
+    assert (read.src, read.dst) == ends
+    wnv = next(stage for stage in there["stages"] if stage["stage"] == "wnv")
+    assert wnv["details"]["translation"] == {"source": v4("blue1"), "destination": v4("blue2")}
+
+
+def test_outside_virtual_subnets(lab: MemoryLab) -> None:
+    plain = {1: mac("00:15:5d:aa:00:01"), 2: mac("00:15:5d:aa:00:02")}
+    for number, address in plain.items():
+        lab.hosts[f"host{number}"].add_port(f"plain{number}", address, 0)
+    vms = tuple(
+        VmPlan(
+            f"plain{number}", f"host{number}", (VnicPlan("eth0", f"plain{number}", 0, each.hex(":"), 1500),)
+        )
+        for number, each in plain.items()
+    )
+    lab.add(vms)
+    ends = Ends(plain[1], plain[2], ip("192.0.2.1"), ip("192.0.2.2"))
+    found = lab.trace("plain1", trace_frames.packet(ends, Kind()))
+    assert found["outcome"] == "delivered to plain2 (plain2) on host2"
+    asked = lab.trace("plain1", trace_frames.question(ends))
+    assert asked["outcome"] == "delivered to plain2 (plain2) on host2"
+    assert lab.asked[-2:] == ["host2", "host3"]
+    nobody = lab.trace("plain1", trace_frames.packet(ends._replace(destination_mac=OTHER), Kind()))
+    assert nobody["outcome"] == "dropped: not-for-us at nic on host2"
+    too_long = lab.trace("plain1", trace_frames.packet(ends, Kind(size=1600)))
+    assert too_long["outcome"] == "dropped: tx-oversize at nic on host1"
+
+
+def test_a_frame_with_a_wrong_checksum_is_refused_by_a_nic_that_verifies(lab: MemoryLab) -> None:
+    lab.hosts["host2"].nic.offloads = Offloads()
+    ends = Ends(mac_of("blue1"), mac_of("blue2"), ip(v4("blue1")), ip(v4("blue2")))
+    frame = trace_frames.packet(ends, Kind("udp"))
+    assert lab.trace("blue1", frame)["arrives"]
+    found = lab.trace("blue1", frame[:40] + b"\x12\x34" + frame[42:])
+    assert found["outcome"] == "dropped: bad-checksum at nic on host2"
+    assert found["hops"][1]["stages"][-1]["way"] == "in"
