@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from testbed.cli.output import format_option, print_json
+from testbed.cli.trace_text import lines
 from testbed.errors import BadInput
 
 _PORT = click.IntRange(0, 65535)
@@ -46,7 +47,11 @@ def trace(name: str, source: str, output: str, **packet: Any) -> None:
             )
             start, asked = tracing.of_packet(lab, start, packet["to"], kind, any_adapter=":" not in source)
         found = tracing.trace(lab, start, asked)
-    print_json(found) if output == "json" else _print(found)
+    if output == "json":
+        print_json(found)
+    else:
+        for line in lines(found):
+            click.echo(line)
     sys.exit(0 if found["arrives"] else 1)
 
 
@@ -61,57 +66,6 @@ def _check(packet: dict[str, Any]) -> None:
     ported = [key for key in ("port", "source_port") if packet[key] is not None]
     if ported and packet["protocol"] not in ("tcp", "udp"):
         raise BadInput(f"--{ported[0].replace('_', '-')} needs --protocol tcp or udp")
-
-
-def _print(found: dict[str, Any]) -> None:
-    click.echo(f"{len(found['frame']) // 2} bytes from {found['from']}")
-    if found["remark"]:
-        click.echo(f"  {found['remark']}")
-    for hop in found["hops"]:
-        click.echo(f"{hop['host']}, {hop['direction']}, {hop.get('port') or hop.get('nic')}")
-        for stage in hop["stages"]:
-            click.echo(f"  {_line(stage)}")
-        for copy in hop["copies"]:
-            click.echo(f"  -> {_copy(copy)}")
-    click.echo(found["outcome"])
-
-
-def _line(stage: dict[str, Any]) -> str:
-    """A stage in one line."""
-    said = stage["verdict"] + (f" ({stage['reason']})" if stage["reason"] else "")
-    details = "; ".join(
-        f"{_word(key)} {_text(value)}" for key, value in stage["details"].items() if value != ""
-    )
-    return f"{stage['stage']} {stage['way']}: {said}" + (f": {details}" if details else "")
-
-
-def _copy(copy: dict[str, Any]) -> str:
-    if copy["to"] == "port":
-        return f"port {copy['port']}, queue {copy['queue']}"
-    if copy["to"] == "wire":
-        outer = f": {_text(copy['outer'])}" if copy["outer"] else ""
-        return f"wire by {copy['nic']}, {len(copy['frame']) // 2} bytes{outer}"
-    if copy["to"] == "sender":
-        return f"the sender: {copy['what']}"
-    if copy["to"] == "waiting":
-        return f"waits for {copy['next_hop']}"
-    return f"dropped at {copy['stage']}: {copy['reason']}"
-
-
-def _word(key: str) -> str:
-    return key.replace("_", " ")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return (
-            "[" + ", ".join(f"{_word(key)} {_text(each)}" for key, each in value.items() if each != "") + "]"
-        )
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else str(value)
 
 
 COMMANDS = (trace,)

@@ -194,7 +194,7 @@ def test_text_for_people(traced: tuple[Cli, str, Lab]) -> None:
     lines = cli.ok("trace", name, "--from", "blue1", "--to", "10.0.0.7").splitlines()
     assert lines[0] == "42 bytes from blue1:eth0"
     assert lines[-1] == "delivered to blue3 (blue3:eth0) on host2"
-    assert any(line.startswith("  wnv out: pass: vsid 5001") for line in lines)
+    assert any(line.startswith("  wnv (out): pass: to 10.0.0.7; route 10.0.0.0/24 on-link") for line in lines)
     assert any(line.startswith("host2, inbound, nic") for line in lines)
 
 

@@ -17,6 +17,7 @@ from scapy.layers.l2 import ARP, Ether
 from support.frames import ip, mac
 from support.switch import VMS, MemorySwitch, gateway_mac, mac_of, nic_mac, pa, policy, v4, v6
 from testbed.cli.main import cli
+from testbed.cli.trace_text import lines
 from testbed.errors import BadInput
 from testbed.host import tracing
 from testbed.lab import trace as tracer
@@ -324,3 +325,42 @@ def test_a_frame_with_a_wrong_checksum_is_refused_by_a_nic_that_verifies(lab: Me
     found = lab.trace("blue1", frame[:40] + b"\x12\x34" + frame[42:])
     assert found["outcome"] == "dropped: bad-checksum at nic on host2"
     assert found["hops"][1]["stages"][-1]["way"] == "in"
+
+
+def test_a_trace_in_words(lab: MemoryLab) -> None:
+    told = [*lines(lab.ping("blue1", "web2", gateway_mac(5001)))]
+    assert told[:3] == [
+        "42 bytes from blue1",
+        "host1, outbound, blue1",
+        "  port (out): pass: from blue1, VSID 5001",
+    ]
+    assert told[3].startswith(
+        "  wnv (out): pass: to 10.0.1.6; route 10.0.1.0/24 on-link, metric 255, of VSID 5002"
+    )
+    record = f"record 10.0.1.6: {mac_of('web2').hex(':')} at {pa(2, 5002)}, VSID 5002, Encap"
+    assert f"{record}; NVGRE {pa(1, 5001)} > {pa(2, 5002)}, VSID 5002" in told[3]
+    assert told[-1] == "delivered to web2 (web2) on host2"
+    assert "  -> to port web2, queue 0" in told
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "waits: 192.168.1.3 is to be resolved first"),
+        (1480, "waits: 192.168.1.3 is to be resolved first"),
+    ],
+)
+def test_waiting_in_words(lab: MemoryLab, size: int, said: str) -> None:
+    del lab.hosts["host1"].state.neighbors[ip(pa(3, 5001))]
+    told = [*lines(lab.ping("blue1", "blue3", size=size))]
+    assert told[-2] == f"  -> {said}"
+    assert told[-1] == "waits on host1 until 192.168.1.3 is resolved"
+    assert "next hop 192.168.1.3 (unresolved): would wait" in told[3]
+
+
+def test_losses_in_words(lab: MemoryLab) -> None:
+    told = [*lines(lab.ping("blue1", "blue2", size=1480))]
+    assert told[5] == "  wnv (out): drop, oversize: IP length 1522, the cable takes 1500; the sender is told"
+    lab.hosts["host1"].lose_nics()
+    told = [*lines(lab.ping("blue1", "blue2"))]
+    assert "  team (out): drop, no-uplink" in told
