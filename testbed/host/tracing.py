@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def trace(worker: Worker, message: Message) -> Message:
-    """A packet from ``port``, or, without one, from the wire.
+    """A packet from ``port``, or, without one, from the wire. ``assumed``: PA next hops and their MACs.
 
     From the wire it is the NIC that takes it, and the answer's ``hears`` is false where the fabric would not
     bring it: the outer destination is a group of which the host is no member.
@@ -31,7 +31,8 @@ def trace(worker: Worker, message: Message) -> Message:
         if port is None:
             known = ", ".join(worker.state.ports) or "none"
             raise BadInput(f"there is no port {name!r} on this host: one of {known}")
-        return trace_switch(worker.datapath, worker.wnv, worker.stack, port, frame, vnet)
+        assumed = dict(message.get("assumed", ()))
+        return trace_switch(worker.datapath, worker.wnv, worker.stack, port, frame, vnet, assumed)
     uplink = _taker(worker, frame)
     found = trace_switch(worker.datapath, worker.wnv, worker.stack, uplink, frame, vnet)
     first = found["stages"][0]

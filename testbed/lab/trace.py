@@ -6,6 +6,7 @@ the hosts to which the fabric would bring it.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from testbed.lab.lab import Lab
 from testbed.lab.trace_frames import Ends, Kind
 from testbed.lab.vms import known_vm
 from testbed.packets.ethernet import HEADER, format_mac, parse_mac
+from testbed.switch.roles import Roles
 from testbed.topology.plan import VmPlan, VnicPlan
 
 Hop = dict[str, Any]
@@ -41,7 +43,7 @@ class Asked(NamedTuple):
 def trace(lab: Lab, start: Start, asked: Asked) -> dict[str, Any]:
     """{"from", "frame", "remark", "hops", "outcome", "arrives"} of a packet. Raises BadInput, LabError."""
     host = start.vm.host
-    first = lab.ask(host, "trace", port=start.vnic.port, frame=asked.frame, vnet=asked.vnet)["trace"]
+    first, awaited = _first(lab, start, asked)
     hops = [_hop(host, "outbound", first, port=start.vnic.port)]
     seen: set[tuple[str, bytes]] = set()
     for copy in first["copies"]:
@@ -52,19 +54,70 @@ def trace(lab: Lab, start: Start, asked: Asked) -> dict[str, Any]:
             if key in seen:  # another segment of the same packet
                 continue
             seen.add(key)
-            found = lab.ask(there, "trace", frame=copy["frame"], vnet=copy["vnet"])["trace"]
-            if found["hears"]:
-                hops.append(_hop(there, "inbound", found, nic=found["nic"]))
+            hops += _arrival(lab, there, copy)
     outcome, arrives = _outcome(lab, hops)
-    plain = [_in_hex(hop) for hop in hops]
+    if arrives and awaited:
+        outcome += f", once {', '.join(awaited)} is resolved"
     return {
         "from": start.vnic.port,
         "frame": asked.frame.hex(),
         "remark": asked.remark,
-        "hops": plain,
+        "hops": [_in_hex(hop) for hop in hops],
         "outcome": outcome,
         "arrives": arrives,
     }
+
+
+def _first(lab: Lab, start: Start, asked: Asked) -> tuple[Message, list[str]]:
+    """What the sender's host says, and for which PA next hops that some host has the packet waits first."""
+
+    def ask(**more: Any) -> Message:
+        fields = {"port": start.vnic.port, "frame": asked.frame, "vnet": asked.vnet, **more}
+        found: Message = lab.ask(start.vm.host, "trace", **fields)["trace"]
+        return found
+
+    first = ask()
+    waiting = {copy["next_hop"] for copy in first["copies"] if copy["to"] == "waiting"}
+    known = _resolved(lab, waiting) if waiting else {}
+    if not known:
+        return first, []
+    awaited, assumed = sorted(known), [(_packed(pa), mac) for pa, mac in known.items()]
+    first = ask(assumed=assumed)
+    for stage in first["stages"]:
+        if stage["stage"] == "wnv" and stage["verdict"] == "pass":
+            stage["reason"] = f"once {', '.join(awaited)} is resolved"
+    return first, awaited
+
+
+def _resolved(lab: Lab, wanted: set[str]) -> dict[str, bytes]:
+    """The MACs that ARP and ND would find for PAs: those of their homes, on the hosts that have them."""
+    found: dict[str, bytes] = {}
+    for host in lab.plan.hosts:
+        with contextlib.suppress(LabError):  # a host that is down answers nobody
+            addresses = lab.ask(host.name, "status")["provider_addresses"]
+            macs = {nic.name: parse_mac(nic.mac) for nic in host.nics}
+            roles = Roles(host.team, macs, macs)
+            for address in addresses:
+                if address["address"] in wanted and address["state"] == "Preferred":
+                    found[address["address"]] = roles.home_mac(_packed(address["address"]))
+    return found
+
+
+def _arrival(lab: Lab, host: str, copy: dict[str, Any]) -> list[Hop]:
+    """What becomes of a frame at another host; nothing where the fabric does not bring it."""
+    try:
+        found = lab.ask(host, "trace", frame=copy["frame"], vnet=copy["vnet"])["trace"]
+    except LabError as error:
+        lost = {"to": "nobody", "stage": "nic", "reason": "host-down"}
+        stage = {
+            "stage": "nic",
+            "way": "in",
+            "verdict": "drop",
+            "reason": "host-down",
+            "details": {"error": str(error)},
+        }
+        return [_hop(host, "inbound", {"stages": [stage], "copies": [lost]}, nic="")]
+    return [_hop(host, "inbound", found, nic=found["nic"])] if found["hears"] else []
 
 
 def _hop(host: str, direction: str, found: Message, **at: str) -> Hop:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from testbed.packets import nvgre
@@ -47,17 +48,24 @@ Note = dict[str, Any]
 
 
 def trace(
-    datapath: Datapath, wnv: Filter, stack: Stack, source: Port | Uplink, frame: bytes, vnet: bytes = PLAIN
+    datapath: Datapath,
+    wnv: Filter,
+    stack: Stack,
+    source: Port | Uplink,
+    frame: bytes,
+    vnet: bytes = PLAIN,
+    assumed: Mapping[bytes, bytes] = MappingProxyType({}),
 ) -> Note:
     """{"stages": [...], "copies": [...]} of a packet from a VM's port, or from the wire at a NIC.
 
     A stage has ``stage``, ``way`` ("out" or "in"), ``verdict``, ``reason`` and ``details``. A copy has
-    ``to``: "port", "wire", "sender" (an answer, or that it is too big), "waiting" or "nobody".
+    ``to``: "port", "wire", "sender" (an answer, or that it is too big), "waiting" or "nobody". ``assumed``:
+    the MACs of PA next hops, as if they were resolved.
     """
     watch = _Watch(datapath.state, wnv, stack)
     stages = [_Watched(stage, watch) for stage in datapath.pipeline.stages]
     mode: WnvMode = "below-switch" if any(stage.name == SWITCHING for stage in stages) else "in-switch"
-    with _unnoticed(datapath.state, wnv), DryRun(datapath, Pipeline(stages, mode)) as dry:
+    with _unnoticed(datapath.state, wnv, assumed), DryRun(datapath, Pipeline(stages, mode)) as dry:
         if isinstance(source, Port):
             dry.from_vm(source, frame, vnet)
         else:
@@ -69,16 +77,17 @@ def trace(
 
 
 @contextlib.contextmanager
-def _unnoticed(state: SwitchState, wnv: Filter) -> Iterator[None]:
-    """Events and addresses of the block are noticed by nobody."""
+def _unnoticed(state: SwitchState, wnv: Filter, assumed: Mapping[bytes, bytes]) -> Iterator[None]:
+    """Events and addresses of the block are noticed by nobody; what it assumes holds in it alone."""
     events, state.events = state.events, EventLog()
+    neighbors, state.neighbors = state.neighbors, {**state.neighbors, **assumed}
     learning = wnv.learning if isinstance(wnv, WnvFilter) else None
     try:
         if isinstance(wnv, WnvFilter) and learning is not None:
             wnv.learning = Learning(lambda _: None, lambda _: None)
         yield
     finally:
-        state.events = events
+        state.events, state.neighbors = events, neighbors
         if isinstance(wnv, WnvFilter):
             wnv.learning = learning
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from support.frames import ip, mac
 from support.switch import VMS, MemorySwitch, gateway_mac, mac_of, nic_mac, pa, policy, v4, v6
 from testbed.cli.main import cli
 from testbed.cli.trace_text import lines
-from testbed.errors import BadInput
+from testbed.errors import BadInput, LabError
 from testbed.host import tracing
 from testbed.lab import trace as tracer
 from testbed.lab import trace_frames
@@ -26,7 +27,7 @@ from testbed.lab.trace import Asked, Start
 from testbed.lab.trace_frames import Ends, Kind
 from testbed.nic.classifier import Steering
 from testbed.nic.offloads import Offloads
-from testbed.topology.plan import LookupRecord, ProviderAddress, VmPlan, VnicPlan
+from testbed.topology.plan import LookupRecord, NicPlan, ProviderAddress, TeamPlan, VmPlan, VnicPlan
 
 OWN, OTHER = mac("00:15:5d:00:00:01"), mac("00:15:5d:00:00:02")
 ENDS = {
@@ -41,7 +42,9 @@ class MemoryLab:
     def __init__(self) -> None:
         self.hosts = {f"host{number}": MemorySwitch(number) for number in (1, 2, 3)}
         nics = [
-            SimpleNamespace(name=name, nics=[SimpleNamespace(mac=switch.nic.mac.hex(":"))])
+            SimpleNamespace(
+                name=name, nics=[NicPlan("nic1", switch.nic.mac.hex(":"), 1500)], team=TeamPlan("nic1")
+            )
             for name, switch in self.hosts.items()
         ]
         self.plan = SimpleNamespace(hosts=nics, vms=())
@@ -54,14 +57,19 @@ class MemoryLab:
         self.record = SimpleNamespace(name="memory")
         self.steering: Steering | None = None
         self.asked: list[str] = []
+        self.down: set[str] = set()
 
     def add(self, vms: tuple[VmPlan, ...]) -> None:
         self.plan.vms += vms
         self.plan.vm = {vm.name: vm for vm in self.plan.vms}.__getitem__
 
     def ask(self, host: str, op: str, **message: Any) -> dict[str, Any]:
-        assert op == "trace"
         switch = self.hosts[host]
+        if op == "status":
+            own = [str(ipaddress.ip_address(each)) for each in switch.wnv.tables.local_pas]
+            return {"provider_addresses": [{"address": each, "state": "Preferred"} for each in own]}
+        if host in self.down:
+            raise LabError(f"{host} is down")
         self.asked.append(host)
         worker = SimpleNamespace(
             state=switch.state,
@@ -217,8 +225,22 @@ def test_dropped_here_and_there(lab: MemoryLab) -> None:
     lab.hosts["host1"].lose_nics()
     assert outcome(lab.ping("blue1", "blue2")) == "dropped: no-uplink at team on host1"
     lab.hosts["host1"].find_nics()
-    del lab.hosts["host1"].state.neighbors[ip(pa(2, 5001))]
-    assert outcome(lab.ping("blue1", "blue2")) == f"waits on host1 until {pa(2, 5001)} is resolved"
+    lab.down.add("host2")
+    assert outcome(lab.ping("blue1", "blue2")) == "dropped: host-down at nic on host2"
+
+
+def test_what_waits_goes_on_if_anybody_has_the_next_hop(lab: MemoryLab) -> None:
+    neighbors = lab.hosts["host1"].state.neighbors
+    del neighbors[ip(pa(2, 5001))]
+    found = lab.ping("blue1", "blue2")
+    assert found["arrives"]
+    assert found["outcome"] == f"delivered to blue2 (blue2) on host2, once {pa(2, 5001)} is resolved"
+    assert ip(pa(2, 5001)) not in neighbors
+    assert lab.hosts["host1"].state.neighbors is neighbors
+    lab.hosts["host2"].apply(policy(2), preferred=[])
+    found = lab.ping("blue1", "blue2")
+    assert found["outcome"] == f"waits on host1 until {pa(2, 5001)} is resolved"
+    assert not found["arrives"]
 
 
 def test_the_fabric_brings_it_where_the_mac_is(lab: MemoryLab) -> None:
@@ -352,6 +374,7 @@ def test_a_trace_in_words(lab: MemoryLab) -> None:
 )
 def test_waiting_in_words(lab: MemoryLab, size: int, said: str) -> None:
     del lab.hosts["host1"].state.neighbors[ip(pa(3, 5001))]
+    lab.hosts["host3"].apply(policy(3), preferred=[])
     told = [*lines(lab.ping("blue1", "blue3", size=size))]
     assert told[-2] == f"  -> {said}"
     assert told[-1] == "waits on host1 until 192.168.1.3 is resolved"
