@@ -34,7 +34,8 @@ def copy_line(copy: dict[str, Any]) -> str:
     """A copy: where it goes."""
     match copy["to"]:
         case "port":
-            return f"to port {copy['port']}, queue {copy['queue']}"
+            queue = "" if copy["queue"] is None else f", queue {copy['queue']}"
+            return f"to port {copy['port']}{queue}"
         case "wire":
             return f"to the wire by {copy['nic']}, {len(copy['frame']) // 2} bytes{_outer(copy['outer'])}"
         case "sender":
@@ -65,7 +66,7 @@ def _port(details: Details) -> Iterator[str]:
 
 
 def _wnv(details: Details) -> Iterator[str]:
-    if "object" in details:
+    if "object" in details or "counted_meanwhile" in details:
         yield from _lost(details)
         return
     yield details.get("switched", "")
@@ -151,10 +152,9 @@ def _nic(details: Details) -> Iterator[str]:
         length = f"IP length {details['ip_length']} of {details['mtu']}"
         yield f"{details['nic']}, {details['frames']} frame(s), {length}"
         yield details.get("segmentation", "")
-    elif "queue" in details:
-        yield f"{details['nic']}, queue {details['queue']}" + (
-            f" by {details['by']}" if "by" in details else ""
-        )
+    elif "nic" in details:
+        queue = f", queue {details['queue']}" if "queue" in details else ""
+        yield f"{details['nic']}{queue}" + (f" by {details['by']}" if "by" in details else "")
         yield f"hash {details['hash']}" if details.get("hash") else ""
         yield _outer(details.get("outer")).removeprefix(": ")
         yield details.get("malformed", "")
@@ -163,6 +163,8 @@ def _nic(details: Details) -> Iterator[str]:
 
 
 def _lost(details: Details) -> Iterator[str]:
+    if "counted_meanwhile" in details:
+        yield f"{details['counted_meanwhile']} counted meanwhile"
     if "length" in details:
         yield f"IP length {details['length']}, the cable takes {details['mtu']}"
         yield "the sender is told" if details["sender_is_told"] else "nobody is told"

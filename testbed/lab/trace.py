@@ -45,16 +45,21 @@ def trace(lab: Lab, start: Start, asked: Asked) -> dict[str, Any]:
     host = start.vm.host
     first, awaited = _first(lab, start, asked)
     hops = [_hop(host, "outbound", first, port=start.vnic.port)]
-    seen: set[tuple[str, bytes]] = set()
+    seen: set[tuple[str, bytes, str]] = set()
     for copy in first["copies"]:
         if copy["to"] != "wire":
             continue
         for there in _receivers(lab, host, copy["frame"]):
-            key = there, copy["frame"][:60]
+            key = there, copy["frame"][:12], copy["outer"]["destination_pa"] if copy["outer"] else ""
             if key in seen:  # another segment of the same packet
                 continue
             seen.add(key)
             hops += _arrival(lab, there, copy)
+    return result(lab, start, asked, hops, awaited)
+
+
+def result(lab: Lab, start: Start, asked: Asked, hops: list[Hop], awaited: list[str]) -> dict[str, Any]:
+    """What a trace tells of these hops. ``awaited``: the PA next hops that had to be resolved."""
     outcome, arrives = _outcome(lab, hops)
     if arrives and awaited:
         outcome += f", once {', '.join(awaited)} is resolved"

@@ -32,23 +32,28 @@ class Ends(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What is said. size: bytes of the IP packet, 0: the shortest. port, source_port: of TCP and UDP."""
+    """What is said. size: bytes of the IP packet, 0: the shortest. port, source_port: of TCP and UDP.
+
+    mark: how the payload begins.
+    """
 
     protocol: str = "icmp"
     port: int = 0
     source_port: int = 0
     size: int = 0
+    mark: bytes = b""
 
 
 def packet(ends: Ends, kind: Kind) -> bytes:
     """A frame with an echo request, a TCP segment or a UDP datagram. Raises BadInput (size)."""
     head = 20 if len(ends.source) == 4 else 40
     own = {"icmp": 8, "tcp": _TCP_HEADER.size, "udp": _UDP_HEADER.size}[kind.protocol]
-    size = kind.size or head + own
-    if not head + own <= size <= LONGEST:
-        shortest = f"a {kind.protocol} packet has {head + own} to {LONGEST} bytes"
+    least = head + own + len(kind.mark)
+    size = kind.size or least
+    if not least <= size <= LONGEST:
+        shortest = f"a {kind.protocol} packet has {least} to {LONGEST} bytes"
         raise BadInput(f"--size {kind.size}: {shortest} with its IP header: choose such a size")
-    payload = bytes(size - head - own)
+    payload = kind.mark.ljust(size - head - own, b"\0")
     if kind.protocol == "icmp":
         made = icmp_echo.build(icmp_echo.Echo(ends.source, ends.destination, False, _IDENTIFIER, 1, payload))
     else:

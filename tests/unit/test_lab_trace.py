@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,81 +14,24 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS
 from scapy.layers.l2 import ARP, Ether
 
 from support.frames import ip, mac
-from support.switch import VMS, MemorySwitch, gateway_mac, mac_of, nic_mac, pa, policy, v4, v6
+from support.memory_lab import MemoryLab
+from support.switch import VMS, gateway_mac, mac_of, nic_mac, pa, policy, v4, v6
 from testbed.cli.main import cli
 from testbed.cli.trace_text import lines
-from testbed.errors import BadInput, LabError
-from testbed.host import tracing
+from testbed.errors import BadInput
 from testbed.lab import trace as tracer
 from testbed.lab import trace_frames
 from testbed.lab.trace import Asked, Start
 from testbed.lab.trace_frames import Ends, Kind
 from testbed.nic.classifier import Steering
 from testbed.nic.offloads import Offloads
-from testbed.topology.plan import LookupRecord, NicPlan, ProviderAddress, TeamPlan, VmPlan, VnicPlan
+from testbed.topology.plan import LookupRecord, ProviderAddress, VmPlan, VnicPlan
 
 OWN, OTHER = mac("00:15:5d:00:00:01"), mac("00:15:5d:00:00:02")
 ENDS = {
     4: Ends(OWN, OTHER, ip("10.0.0.5"), ip("10.0.0.6")),
     6: Ends(OWN, OTHER, ip("fd00::5"), ip("fd00::6")),
 }
-
-
-class MemoryLab:
-    """What a trace needs of a lab: three hosts that answer the op ``trace``."""
-
-    def __init__(self) -> None:
-        self.hosts = {f"host{number}": MemorySwitch(number) for number in (1, 2, 3)}
-        nics = [
-            SimpleNamespace(
-                name=name, nics=[NicPlan("nic1", switch.nic.mac.hex(":"), 1500)], team=TeamPlan("nic1")
-            )
-            for name, switch in self.hosts.items()
-        ]
-        self.plan = SimpleNamespace(hosts=nics, vms=())
-        self.add(
-            tuple(
-                VmPlan(name, f"host{where}", (VnicPlan("eth0", name, vsid, mac_of(name).hex(":"), 1458),))
-                for name, (where, vsid, _) in VMS.items()
-            )
-        )
-        self.record = SimpleNamespace(name="memory")
-        self.steering: Steering | None = None
-        self.asked: list[str] = []
-        self.down: set[str] = set()
-
-    def add(self, vms: tuple[VmPlan, ...]) -> None:
-        self.plan.vms += vms
-        self.plan.vm = {vm.name: vm for vm in self.plan.vms}.__getitem__
-
-    def ask(self, host: str, op: str, **message: Any) -> dict[str, Any]:
-        switch = self.hosts[host]
-        if op == "status":
-            own = [str(ipaddress.ip_address(each)) for each in switch.wnv.tables.local_pas]
-            return {"provider_addresses": [{"address": each, "state": "Preferred"} for each in own]}
-        if host in self.down:
-            raise LabError(f"{host} is down")
-        self.asked.append(host)
-        worker = SimpleNamespace(
-            state=switch.state,
-            datapath=switch.datapath,
-            wnv=switch.wnv,
-            stack=switch.stack,
-            nics=SimpleNamespace(steering=lambda _: self.steering),
-        )
-        return {"trace": tracing.trace(worker, message)}  # type: ignore[arg-type]
-
-    def trace(self, name: str, frame: bytes) -> dict[str, Any]:
-        start = tracer.started_at(self, name)  # type: ignore[arg-type]
-        return tracer.trace(self, start, Asked(frame))  # type: ignore[arg-type]
-
-    def ping(self, name: str, other: str, to: bytes | None = None, size: int = 0) -> dict[str, Any]:
-        ends = Ends(mac_of(name), to or mac_of(other), ip(v4(name)), ip(v4(other)))
-        return self.trace(name, trace_frames.packet(ends, Kind(size=size)))
-
-    def close(self) -> None:
-        for switch in self.hosts.values():
-            switch.close()
 
 
 @pytest.fixture
@@ -154,6 +95,18 @@ def test_a_long_segment_is_a_super_packet() -> None:
     assert trace_frames.super_packet(frame, 4000) == bytes(10)
     flags, kind, *_ = trace_frames.super_packet(frame, 1458)
     assert (flags, kind) == (1, 1)
+
+
+def test_segments_are_followed_as_one(lab: MemoryLab) -> None:
+    lab.hosts["host1"].nic.offloads = Offloads().changed({"nvgre": False})
+    ends = Ends(mac_of("blue1"), mac_of("blue2"), ip(v4("blue1")), ip(v4("blue2")))
+    frame = trace_frames.packet(ends, Kind("tcp", 80, 1, 4000))
+    start = tracer.started_at(lab, "blue1")  # type: ignore[arg-type]
+    asked = Asked(frame, trace_frames.super_packet(frame, 1458))
+    found = tracer.trace(lab, start, asked)  # type: ignore[arg-type]
+    assert found["outcome"] == "delivered to blue2 (blue2) on host2"
+    assert [copy["to"] for copy in found["hops"][0]["copies"]] == ["wire"] * 3
+    assert len(found["hops"]) == 2
 
 
 # ---- across hosts -------------------------------------------------------------------------------

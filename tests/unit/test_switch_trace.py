@@ -115,7 +115,7 @@ def made(config: Config) -> Iterator[MemorySwitch]:
         yield switch
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(source=st.sampled_from(["blue1", "web1", "red1", "blue4"]), data=st.data())
 def test_of_what_vms_send(made: MemorySwitch, source: str, data: st.DataObject) -> None:
     frames = tenant_frames(source)
@@ -123,7 +123,7 @@ def test_of_what_vms_send(made: MemorySwitch, source: str, data: st.DataObject) 
     same(made, source, frame)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_of_what_comes_from_the_wire(made: MemorySwitch, config: Config, data: st.DataObject) -> None:
     frames = wire_frames(config.version)
