@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -25,10 +26,12 @@ _PORT = click.IntRange(0, 65535)
 @click.option("--frame", metavar="HEX", help="Send this Ethernet frame.")
 @click.option("--dhcp", is_flag=True, help="Send a DHCPDISCOVER.")
 @click.option("--arp", metavar="IP", help="Ask for this address, by ARP or Neighbor Discovery.")
+@click.option("--real", is_flag=True, help="Really send it, and say where it was seen.")
 @format_option
-def trace(name: str, source: str, output: str, **packet: Any) -> None:
-    """Say what would become of a packet, stage by stage across hosts. Nothing is sent, nothing changes."""
+def trace(name: str, source: str, output: str, real: bool, **packet: Any) -> None:
+    """Say what would become of a packet, stage by stage across hosts; without --real nothing is sent."""
     from testbed.lab import trace as tracing
+    from testbed.lab import trace_real
     from testbed.lab.lab import Lab
     from testbed.lab.trace_frames import Kind
 
@@ -42,11 +45,11 @@ def trace(name: str, source: str, output: str, **packet: Any) -> None:
         elif packet["arp"] is not None:
             asked = tracing.of_question(lab, start, packet["arp"])
         else:
-            kind = Kind(
-                packet["protocol"] or "icmp", *(packet[key] or 0 for key in ("port", "source_port", "size"))
-            )
+            port, source_port, size = (packet[key] or 0 for key in ("port", "source_port", "size"))
+            mark = os.urandom(16) if real else b""
+            kind = Kind(packet["protocol"] or "icmp", port, source_port, size, mark)
             start, asked = tracing.of_packet(lab, start, packet["to"], kind, any_adapter=":" not in source)
-        found = tracing.trace(lab, start, asked)
+        found = trace_real.follow(lab, start, asked) if real else tracing.trace(lab, start, asked)
     if output == "json":
         print_json(found)
     else:

@@ -16,7 +16,7 @@ from testbed.lab.lab import Lab
 
 pytestmark = pytest.mark.e2e
 OPTIONS = ("--set", "hosts=3", "--set", "vms_per_host=4")  # blue1, blue2 on host1; blue5, blue6 in VSID 5002
-ALLOWED = ("oversize", "pa-unreachable", "tx-refused", "unknown-mac")
+ALLOWED = ("oversize", "pa-unreachable", "tx-refused", "no-provider-route")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def stage(found: dict[str, Any], name: str, hop: int = 0) -> dict[str, Any]:
         ("10.0.0.7", "delivered to blue3 (blue3:eth0) on host2"),
         ("fd00::8", "delivered to blue4 (blue4:eth0) on host2"),
         ("10.0.1.9", "delivered to blue5 (blue5:eth0) on host3"),
-        ("fd00:0:0:1::a", "delivered to blue6 (blue6:eth0) on host3"),
+        ("fd00:0:0:1::10", "delivered to blue6 (blue6:eth0) on host3"),
         ("10.0.0.99", "dropped: no-lookup-record at wnv on host1"),
         ("10.0.0.9", "dropped: no-lookup-record at wnv on host1"),  # red5's
         ("10.0.0.1", "dropped: gateway-address at wnv on host1"),
@@ -163,6 +163,33 @@ def test_a_member_that_has_failed(traced: tuple[Cli, str, Lab], member: str) -> 
         for host in ("host1", "host2"):
             cli.ok("team", name, host, "restore", member)
             teams.wait_for(inside, "Active", host=host)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--to", "10.0.0.6"),
+        ("--to", "10.0.0.7"),
+        ("--to", "fd00::8", "--protocol", "udp", "--port", 5000),
+        ("--to", "10.0.1.9", "--protocol", "tcp", "--port", 5000, "--size", 1000),
+        ("--to", "10.0.0.1"),
+        ("--to", "10.0.0.99"),
+        ("--arp", "10.0.0.7"),
+        ("--arp", "fd00::7"),
+        ("--dhcp",),
+    ],
+)
+def test_a_real_packet_fares_as_was_said(traced: tuple[Cli, str, Lab], words: tuple[object, ...]) -> None:
+    if words[0] == "--to":
+        pings(traced, "blue1", str(words[1]))
+    dry = trace(traced, "--from", "blue1", *words)
+    real = trace(traced, "--from", "blue1", *words, "--real")
+    assert sorted(real["outcome"].split(", ")) == sorted(dry["outcome"].split(", "))
+    outers = [
+        [copy["outer"]["destination_pa"] for copy in found["hops"][0]["copies"] if copy["to"] == "wire"]
+        for found in (dry, real)
+    ]
+    assert sorted(outers[0]) == sorted(outers[1])
 
 
 def test_a_trace_leaves_no_trace(traced: tuple[Cli, str, Lab]) -> None:
