@@ -223,7 +223,8 @@ def _add_lost(hop: Hop, name: str, lost: Lost) -> None:
     """What the switch has counted meanwhile, of packets from this port or NIC."""
     for (host, where, stage, reason), count in lost.items():
         if (host, where) == (hop["host"], name):
-            hop["stages"].append(note(stage, "out", "drop", reason, {"counted_meanwhile": count}))
+            way = "in" if hop["direction"] == "inbound" else "out"
+            hop["stages"].append(note(stage, way, "drop", reason, {"counted_meanwhile": count}))
             hop["copies"].append({"to": "nobody", "stage": stage, "reason": reason})
 
 

@@ -98,6 +98,11 @@ def test_answers_and_refusals_are_seen_by_the_sender(lab: MemoryLab) -> None:
     dry, real = followed(lab, trace_frames.packet(own, Kind("icmp", size=1480, mark=MARK)), lost)
     assert real["outcome"] == dry["outcome"] == "dropped: oversize at wnv on host1, and the sender is told"
     assert "1 counted meanwhile" in "\n".join(lines(real))
+    _, real = followed(lab, frame_to("blue2"), {("host2", "nic1", "wnv", "no-port"): 1})
+    counted = [
+        (each["way"], each["reason"]) for each in real["hops"][1]["stages"] if each["verdict"] == "drop"
+    ]
+    assert counted == [("in", "no-port")]
 
 
 def test_answers_of_the_other_vm_and_strangers_are_no_sightings(lab: MemoryLab) -> None:
