@@ -4,7 +4,7 @@ Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a Host
 position in the lab, and how it reaches the VMM; may be sent again with a changed plan),
 ``attach-port`` (with the descriptors of the TAP queues), ``detach-port``, ``hand-over-port`` (answers with
 those descriptors), ``set-port``, ``policy`` (see :mod:`testbed.host.policy`), ``resync`` (with the VMM),
-``select-next-hop``, ``status``, ``counters``, ``events``, ``extension``, and those of
+``select-next-hop``, ``trace``, ``status``, ``counters``, ``events``, ``extension``, and those of
 :mod:`testbed.host.diagnostics`. A change is answered when the worker has acknowledged it.
 """
 
@@ -72,6 +72,7 @@ class Agent:
             "set-cable": self._set_cable,
             "counters": lambda _: {"counters": self._link.order("counters")},
             "events": lambda message: self._take_events(message.get("after")),
+            "trace": self._trace,
             "extension": lambda message: {"result": self._link.order("extension", name=message["name"])},
             **self._diagnostics.answers,
         }
@@ -256,6 +257,16 @@ class Agent:
             vsid=message["vsid"],
         )
         return {"next_hop": found}
+
+    def _trace(self, message: Message) -> Message:
+        """What would become of a packet; the records that matched with what the policy knows of them."""
+        found: Message = self._link.order("trace", **{key: message[key] for key in message if key != "op"})
+        for stage in found["stages"]:
+            if (shown := stage["details"].get("record")) is not None:
+                record = self._policy.record_of(shown["virtual_subnet_id"], shown["customer_address"])
+                shown["type"] = record.type if record else "L2Only"
+                shown["vm_name"] = record.vm_name if record else ""
+        return {"trace": found}
 
     def _take_events(self, after: int | None) -> Message:
         told = self._link.order("events")

@@ -139,23 +139,30 @@ class Nics:
             for name, nic in self._nics.items()
         ]
 
+    def steering(self, name: str) -> Steering | None:
+        """What the registers of a NIC say; None where it has none, and with it one queue."""
+        nic = self._nics.get(name)
+        return _steering(nic) if nic and nic.registers else None
+
     @staticmethod
     def _program(nic: Nic) -> None:
-        if nic.registers is None:
-            return
-        plain, nvgre = nic.uplink.plain, nic.uplink.nvgre
-        several = len(nic.uplink.queues) > 1
-        steering = Steering(
-            rss=plain.rss and several,
-            vmq=plain.vmq and several,
-            nvgre_rss=nvgre.rss,
-            nvgre_vmq=nvgre.vmq,
-            key=nic.rss.key,
-            table=nic.rss.table,
-            hash_types=sum(HASH_TYPES[name] for name in nic.rss.hash_types),
-            filters=nic.filters,
-        )
-        nic.registers.write(steering, nic.uplink.offloads, len(nic.uplink.queues))
+        if nic.registers is not None:
+            nic.registers.write(_steering(nic), nic.uplink.offloads, len(nic.uplink.queues))
+
+
+def _steering(nic: Nic) -> Steering:
+    plain, nvgre = nic.uplink.plain, nic.uplink.nvgre
+    several = len(nic.uplink.queues) > 1
+    return Steering(
+        rss=plain.rss and several,
+        vmq=plain.vmq and several,
+        nvgre_rss=nvgre.rss,
+        nvgre_vmq=nvgre.vmq,
+        key=nic.rss.key,
+        table=nic.rss.table,
+        hash_types=sum(HASH_TYPES[name] for name in nic.rss.hash_types),
+        filters=nic.filters,
+    )
 
 
 def checked(now: Rss, wanted: dict[str, Any], queues: int) -> Rss:

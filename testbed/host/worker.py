@@ -382,6 +382,12 @@ class Worker:
         """The PA to which a packet for a PA goes, None without a route."""
         return self.wnv.tables.provider_next_hop(message["address"])
 
+    def _on_trace(self, message: Message, _: list[int]) -> Message:
+        """What would become of a packet from a port, or from the wire."""
+        from testbed.host.tracing import trace  # a host that is not asked saves it
+
+        return trace(self, message)
+
     def _on_events(self, _: Message, __: list[int]) -> Message:
         events = self.state.events
         return {"events": [msgspec.to_builtins(event) for event in events.take()], "lost": events.lost}

@@ -98,7 +98,7 @@ class Datapath:
         self._buffer = FrameBuffer()
         self._unresolved = unresolved
         # by next hop: source, copies that wait for it, vnet header, frame
-        self._held: dict[bytes, list[tuple[str, int, bytes, bytes]]] = {}
+        self.held: dict[bytes, list[tuple[str, int, bytes, bytes]]] = {}
         self._segmenter: Segmenter | None = None
         self.pipeline = pipeline
 
@@ -381,7 +381,7 @@ class Datapath:
     def _hold(
         self, next_hop: bytes, source: str, vsid: int, copies: int, stored: tuple[bytes, bytes]
     ) -> None:
-        waiting = self._held.setdefault(next_hop, [])
+        waiting = self.held.setdefault(next_hop, [])
         if len(waiting) >= HELD_PER_NEXT_HOP:
             count(self.drops, WNV, source, vsid, Drop.PA_UNREACHABLE, copies)
             return
@@ -396,7 +396,7 @@ class Datapath:
         else:
             self.state.neighbors[next_hop] = mac
         self.state.forget_flows()
-        for source, copies, vnet, frame in self._held.pop(next_hop, ()):
+        for source, copies, vnet, frame in self.held.pop(next_hop, ()):
             port = self.state.ports.get(source)
             if port is None:
                 count(self.drops, PORT, source, 0, Drop.PORT_REMOVED, copies)

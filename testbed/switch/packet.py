@@ -82,6 +82,9 @@ class Egress(Protocol):
         An empty MAC: frames keep their own.
         """
 
+    def chosen(self) -> Egress:
+        """What the flow's next packet would take, as an egress of its own; nothing is changed."""
+
 
 class Packet:
     """What the stages read and decide. A stage reads ``frame`` and never writes into it.

@@ -9,6 +9,7 @@ T-set; the figures below are chosen, none is published.)
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -107,6 +108,15 @@ class Flowlets:
         bucket.uplink = best[2]
         self.moved += 1
         return best[2]
+
+    def preview(self, bucket: Bucket) -> Uplink:
+        """What :meth:`next_for` would say now, with nothing changed."""
+        loads, moved = self._loads, self.moved
+        self._loads = [copy.copy(load) for load in loads]
+        try:
+            return self.next_for(copy.copy(bucket), _monotonic())
+        finally:
+            self._loads, self.moved = loads, moved
 
     # ---- flows that don't move by themselves ------------------------------------------------
 

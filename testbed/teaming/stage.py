@@ -13,7 +13,7 @@ The original is the MAC of a VM of VSID 0, and of encapsulated packets that of t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from testbed.packets import ethernet, ndp
 from testbed.packets.malformed import MalformedFrame
@@ -23,7 +23,7 @@ from testbed.switch.pipeline import TEAM, leaves
 from testbed.switch.roles import Roles
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Uplink
-from testbed.teaming.flowlets import Bucket, Flowlets, balanced
+from testbed.teaming.flowlets import BUCKETS, Bucket, Flowlets, balanced
 from testbed.teaming.hashing import flow_hash
 
 Make = Callable[[Uplink, bytes], Action]
@@ -33,14 +33,18 @@ _ND = (ndp.NEIGHBOR_SOLICITATION, ndp.NEIGHBOR_ADVERTISEMENT)
 class _Through:
     """Through one NIC."""
 
-    __slots__ = ("_mac", "_uplink")
+    __slots__ = ("mac", "uplink")
 
     def __init__(self, uplink: Uplink, mac: bytes) -> None:
-        self._uplink, self._mac = uplink, mac
+        self.uplink, self.mac = uplink, mac
 
     def through(self, make: Make) -> Action:
         """The one action."""
-        return make(self._uplink, self._mac)
+        return make(self.uplink, self.mac)
+
+    def chosen(self) -> _Through:
+        """Itself."""
+        return self
 
 
 class _InTurns:
@@ -54,6 +58,17 @@ class _InTurns:
     def through(self, make: Make) -> Action:
         """An action that chooses one for each packet."""
         return balanced(self._flowlets, self._bucket, lambda uplink: make(uplink, self._mac_of(uplink)))
+
+    def chosen(self) -> _Through:
+        """Through the NIC that the flow's next packet would take now."""
+        uplink = self._flowlets.preview(self._bucket)
+        return _Through(uplink, self._mac_of(uplink))
+
+    def why(self, uplink: Uplink) -> str:
+        """Why that is ``uplink``."""
+        if self._bucket.uplink is uplink:
+            return "the member of the flow's bucket"
+        return "the least loaded member now"
 
 
 class _Home(NamedTuple):
@@ -96,6 +111,32 @@ class TeamStage:
         """What the NIC has accepted is the team's."""
         return None
 
+    def describe(self, packet: Packet) -> dict[str, Any]:
+        """How the egress of a packet was found, as plain data; nothing is changed."""
+        roles, egress = self._state.roles, packet.egress
+        found: dict[str, Any] = {"mode": roles.plan.mode, "algorithm": roles.plan.algorithm}
+        if not isinstance(egress, _Through | _InTurns):
+            return {**found, "member": None}
+        chosen, home = egress.chosen(), roles.home(_address_of(packet))
+        found |= {"member": chosen.uplink.name, "home": home}
+        if (speaker := roles.carrier(home)) != home:
+            found["home_spoken_for_by"] = speaker
+        if isinstance(egress, _InTurns):
+            found["bucket"] = flow_hash(packet.frame, roles.plan.algorithm) % BUCKETS
+            found["why"] = egress.why(chosen.uplink)
+        elif len(roles.active) < 2:
+            found["why"] = "the only member that works"
+        elif roles.plan.algorithm == "HyperVPort":
+            found["why"] = "the member of the sender's address"
+        elif _is_neighbor_discovery(packet):
+            found["why"] = "ARP and ND go through the home"
+        else:
+            found["hash"] = flow_hash(packet.frame, roles.plan.algorithm)
+            found["why"] = "the member of the flow's hash"
+        found["source_mac"] = ethernet.format_mac(chosen.mac or packet.frame[6:12])
+        found["mac_of"] = _owner(chosen.mac, roles)
+        return found
+
     def _egress(self, packet: Packet) -> _Through | _InTurns | None:
         state, roles = self._state, self._state.roles
         active = [state.uplinks[name] for name in roles.active]
@@ -131,6 +172,11 @@ class TeamStage:
             uplink = active[hashed % len(active)]
         assert uplink is not None
         return _Through(uplink, home.mac if home.is_original(member, roles) else uplink.mac)
+
+
+def _owner(mac: bytes, roles: Roles) -> str:
+    """Whose MAC a frame gets."""
+    return next((name for name, own in roles.macs.items() if own == mac), "the sender")
 
 
 def _address_of(packet: Packet) -> bytes:

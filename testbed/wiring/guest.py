@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import time
 from typing import Any
 
-from pyroute2 import IPRoute
+from pyroute2 import IPRoute, NetlinkError
 
 from testbed.errors import LabError
 from testbed.namespaces import in_netns
@@ -15,6 +16,7 @@ from testbed.wiring import sysctl, tap
 
 # A super-packet and the 42 bytes of NVGRE must fit the outer IPv4 total length.
 GSO_MAX_SIZE = 65000
+_RTN_LOCAL = 2
 _IFA_F_TENTATIVE, _IFA_F_DADFAILED = 0x40, 0x08
 
 
@@ -94,6 +96,23 @@ def addresses(netns: int) -> dict[str, list[dict[str, Any]]]:
                 }
             )
     return found
+
+
+def route(netns: int, address: str, interface: str = "") -> tuple[str, str, str]:
+    """How a guest reaches an address: interface, gateway ("": on its link), source address.
+
+    ``interface``: by no other than this. Raises LabError without a route, and for its own address.
+    """
+    with in_netns(netns), IPRoute() as ip:
+        index = {"oif": ip.link_lookup(ifname=interface)[0]} if interface else {}
+        try:
+            found = ip.route("get", dst=address, **index)[0]
+        except NetlinkError as error:
+            raise LabError(f"no route to {address}: {os.strerror(error.code)}") from None
+        if found["type"] == _RTN_LOCAL:
+            raise LabError(f"{address} is its own address")
+        name = str(ip.get_links(found.get("oif"))[0].get("ifname"))
+        return name, str(found.get("gateway") or ""), str(found.get("prefsrc") or "")
 
 
 def wait_until_settled(netns: int, vm: VmPlan, deadline: float) -> None:

@@ -20,16 +20,18 @@ from testbed.switch.state import SwitchState
 from testbed.switch.switching import GROUP_BIT, other_ports
 from testbed.topology.plan import HostPolicy
 from testbed.wnv import translation
+from testbed.wnv.routes import Route
 from testbed.wnv.tables import Record, Tables, is_link_local, is_multicast
 
 _BROADCAST_MAC = b"\xff" * 6
 
 
 class NextHop(NamedTuple):
-    """The CA to which a packet goes next, in its own subnet or another, and where that is."""
+    """The CA to which a packet goes next, in its own subnet or another, where that is, and by which route."""
 
     address: bytes
     record: Record
+    route: Route
 
 
 def find_next_hop(tables: Tables, vsid: int, destination: bytes) -> NextHop | Drop:
@@ -42,7 +44,7 @@ def find_next_hop(tables: Tables, vsid: int, destination: bytes) -> NextHop | Dr
         address = route.next_hop or destination
         record = tables.records.get((route.vsid, address))
         if record is not None and not (route.next_hop and record.gateway):
-            return NextHop(address, record)
+            return NextHop(address, record, route)
     return Drop.NO_LOOKUP_RECORD if routes else Drop.NO_CUSTOMER_ROUTE
 
 

@@ -84,6 +84,15 @@ class RouteTable:
                 return found
         return []
 
+    def prefix(self, address: bytes) -> str:
+        """The longest prefix that contains the address, as text; "" where there is none."""
+        size, value = len(address), int.from_bytes(address, "big")
+        for length, mask in self._masks.get(size, ()):
+            if value & mask in self._by_length[size, length]:
+                network = ipaddress.ip_address((value & mask).to_bytes(size, "big"))
+                return f"{network}/{length}"
+        return ""
+
     def _order(self, size: int) -> None:
         lengths = sorted((length for each, length in self._by_length if each == size), reverse=True)
         bits = size * 8

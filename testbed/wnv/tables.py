@@ -99,6 +99,15 @@ class Tables:
         table = self._routes.get(self.rdid_of.get(vsid, ""))
         return [] if table is None else table.matches(address)
 
+    def customer_prefix(self, vsid: int, address: bytes) -> str:
+        """The prefix of :meth:`customer_routes`, as text."""
+        table = self._routes.get(self.rdid_of.get(vsid, ""))
+        return "" if table is None else table.prefix(address)
+
+    def provider_prefix(self, pa: bytes) -> str:
+        """The prefix of the PA network's route for ``pa``, as text."""
+        return self._provider_routes.prefix(pa)
+
     def own_pa(self, vsid: int) -> bytes | None:
         """The PA to which other hosts send what is for a virtual subnet here."""
         return self.local_pa.get((vsid, 4)) or self.local_pa.get((vsid, 16))

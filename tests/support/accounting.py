@@ -60,7 +60,7 @@ CONFIGS = [Config(mode, version, scope) for mode in MODES for version in (4, 6) 
 
 
 def _held(switch: MemorySwitch) -> int:
-    return sum(copies for waiting in switch.datapath._held.values() for _, copies, _, _ in waiting)
+    return sum(copies for waiting in switch.datapath.held.values() for _, copies, _, _ in waiting)
 
 
 class Account(NamedTuple):

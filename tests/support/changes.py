@@ -233,7 +233,7 @@ class Twins:
             self._order(*what)
         assert self.fast.datapath.drops == self.slow.datapath.drops
         assert self.fast.unresolved == self.slow.unresolved
-        assert self.fast.datapath._held == self.slow.datapath._held
+        assert self.fast.datapath.held == self.slow.datapath.held
 
     def _packet(self, switch: MemorySwitch, kind: str, what: Any) -> Seen:
         return switch.from_vm(*what) if kind == "vm" else switch.from_wire(*what)

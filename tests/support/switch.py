@@ -268,7 +268,8 @@ class MemorySwitch:
 
     def cached(self) -> int:
         """How many flows are remembered."""
-        return sum(len(each.flows) for each in (*self.state.ports.values(), *self.state.uplinks.values()))
+        of_ports = sum(len(port.flows) for port in self.state.ports.values())
+        return of_ports + sum(len(uplink.flows) for uplink in self.state.uplinks.values())
 
     def from_vm(self, name: str, frame: bytes, vnet: bytes = PLAIN, queue: int = 0) -> Seen:
         """A VM sends a packet."""

@@ -75,3 +75,10 @@ def test_the_policy_outlives_a_change_of_mode(ends: Ends) -> None:
 def test_an_unknown_extension_is_no_crash(ends: Ends) -> None:
     assert ends.order("extension", name="nothing")["exit_code"] == BadInput.exit_code
     assert ends.order("events")["result"] == {"events": [], "lost": 0}
+
+
+def test_a_trace_of_an_unknown_port_is_refused(ends: Ends) -> None:
+    refused = ends.order("trace", port="nothing", frame=bytes(60))
+    assert refused["exit_code"] == BadInput.exit_code
+    assert "no port 'nothing'" in refused["error"]
+    assert "no NIC" in ends.order("trace", frame=bytes(60))["error"]

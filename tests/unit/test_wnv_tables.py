@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from support.frames import ip
 from support.random_input import repeatable
 from support.switch import BLUE, RED, gateway_mac, pa, policy, routes, tables
 from testbed.topology.plan import CustomerRoute, ProviderAddress, ProviderRoute
+from testbed.wnv.routes import Route, RouteTable, parse_prefix
 
 
 def _hop(vsid: int, address: str, *more: CustomerRoute) -> tuple[int, bytes | None] | None:
@@ -141,3 +144,18 @@ def test_gateways() -> None:
     assert found.gateway_mac(7001, 4) is None
     assert found.records[5001, ip("10.0.0.1")].gateway
     assert not found.records[5001, ip("10.0.0.5")].gateway
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)), max_size=8), st.integers(0, 2**32 - 1)
+)
+def test_the_prefix_that_is_told_is_the_one_that_matches(prefixes: list[tuple[int, int]], value: int) -> None:
+    table = RouteTable()
+    networks = [ipaddress.ip_network((number, length), strict=False) for number, length in prefixes]
+    for network in networks:
+        table.add(parse_prefix(str(network)), Route(0, 1, b""))
+    address = ipaddress.IPv4Address(value)
+    fitting = [network for network in networks if address in network]
+    longest = max(fitting, key=lambda network: network.prefixlen, default="")
+    assert table.prefix(address.packed) == str(longest)
+    assert bool(table.matches(address.packed)) is bool(longest)
