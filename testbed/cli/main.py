@@ -11,6 +11,7 @@ import click
 
 from testbed import __version__
 from testbed.cli import (
+    capture,
     conformance,
     files,
     labs,
@@ -58,6 +59,7 @@ for module in (
     team,
     link,
     migrate,
+    capture,
     measure,
     conformance,
     files,
