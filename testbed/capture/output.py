@@ -15,7 +15,7 @@ from testbed.capture import pcapng
 from testbed.capture.points import Point
 from testbed.capture.records import Record
 from testbed.capture.session import Closed
-from testbed.capture.source import Source
+from testbed.capture.source import Reader
 from testbed.capture.summary import line
 from testbed.errors import LabError
 
@@ -68,7 +68,7 @@ class PcapngOutput:
         finally:
             self._pending = bytearray()
 
-    def finish(self, sources: Sequence[Source]) -> None:
+    def finish(self, sources: Sequence[Reader]) -> None:
         """A statistics block for each point."""
         now = time.time_ns()
         for source in sources:
@@ -113,5 +113,5 @@ class LinesOutput:
     def flush(self) -> None:
         """Lines are written at once."""
 
-    def finish(self, sources: Sequence[Source]) -> None:
+    def finish(self, sources: Sequence[Reader]) -> None:
         """There is nothing to add."""

@@ -7,24 +7,30 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from testbed.errors import BadInput
+from testbed.switch.tap import POINTS
 from testbed.topology.plan import Plan
 
 FABRIC = "fabric"  # the node in whose namespace the switches are
 
 
 class Point(NamedTuple):
-    """An interface of a node. port: the switch port of a VM's adapter, which has a VSID; else ""."""
+    """An interface of a node, or a point inside of a host's switch.
+
+    port: the switch port of a VM's adapter, which has a VSID; else "". is_inside: the interface is one of
+    :data:`testbed.switch.tap.POINTS`.
+    """
 
     name: str
     node: str
     interface: str
     description: str
     port: str = ""
+    is_inside: bool = False
 
 
 def known(plan: Plan) -> list[Point]:
     """All points of a lab. A cable is also its switch's port, and has both names."""
-    return [*_adapters(plan), *_nics(plan), *_cables(plan), *_ports(plan)]
+    return [*_adapters(plan), *_insides(plan), *_nics(plan), *_cables(plan), *_ports(plan)]
 
 
 def choose(lab: str, points: Sequence[Point], patterns: Iterable[str]) -> list[Point]:
@@ -32,14 +38,14 @@ def choose(lab: str, points: Sequence[Point], patterns: Iterable[str]) -> list[P
 
     ``vm:NAME`` is all adapters of the VM, ``switch:NAME`` all ports of the switch. Raises BadInput.
     """
-    chosen: dict[tuple[str, str], Point] = {}
+    chosen: dict[tuple[str, str, bool], Point] = {}
     for pattern in patterns:
         found = [point for point in points if _matches(point.name, pattern)]
         if not found:
             names = ", ".join(point.name for point in points)
             raise BadInput(f"{lab} has no point {pattern!r}: one of {names}, or a glob such as 'cable:*'")
         for point in found:
-            chosen.setdefault((point.node, point.interface), point)
+            chosen.setdefault((point.node, point.interface, point.is_inside), point)
     return list(chosen.values())
 
 
@@ -58,6 +64,13 @@ def _adapters(plan: Plan) -> Iterator[Point]:
             name = f"vm:{vm.name}:{vnic.interface}" if several else f"vm:{vm.name}"
             description = f"adapter {vnic.interface} of VM {vm.name}"
             yield Point(name, vm.name, vnic.interface, description, vnic.port)
+
+
+def _insides(plan: Plan) -> Iterator[Point]:
+    for host in plan.hosts:
+        for point in POINTS:
+            description = f"{point} of the switch of {host.name}"
+            yield Point(f"{host.name}:{point}", host.name, point, description, is_inside=True)
 
 
 def _nics(plan: Plan) -> Iterator[Point]:

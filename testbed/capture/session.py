@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from testbed.capture.merge import WINDOW_NS, Merge
 from testbed.capture.records import Record
-from testbed.capture.source import Source
+from testbed.capture.source import Reader
 
 BATCH = 64  # packets of a point in turn
 _IDLE = 1.0  # seconds until the next look when nothing comes and nothing waits
@@ -34,7 +34,7 @@ class Output(Protocol):
     def flush(self) -> None:
         """What has come so far is to be seen."""
 
-    def finish(self, sources: Sequence[Source]) -> None:
+    def finish(self, sources: Sequence[Reader]) -> None:
         """Nothing comes any more; what points have received and lost is known."""
 
 
@@ -89,7 +89,7 @@ class Session:
     """
 
     def __init__(
-        self, sources: Sequence[Source], nodes: Mapping[int, Sequence[Source]], output: Output
+        self, sources: Sequence[Reader], nodes: Mapping[int, Sequence[Reader]], output: Output
     ) -> None:
         self.packets = 0
         self.merge = Merge()

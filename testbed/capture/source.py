@@ -42,10 +42,16 @@ _ANCILLARY = 256
 _GONE = (errno.ENETDOWN, errno.ENODEV, errno.ENXIO)
 
 
-class Source:
-    """Open from the beginning; ``close`` it. number: the point's. read_until: all before has been read."""
+class Reader:
+    """A point that is read: open from the beginning; ``close`` it.
 
-    def __init__(self, number: int, name: str, netns: int, interface: str, program: Program) -> None:
+    number: the point's. read_until: all before that time has been read. unreadable: packets that could
+    not be. ended: why there will be no more, or "".
+    """
+
+    socket: socket.socket
+
+    def __init__(self, number: int, name: str) -> None:
         self.number = number
         self.name = name
         self.received = 0
@@ -53,6 +59,27 @@ class Source:
         self.unreadable = 0
         self.ended = ""
         self.read_until = 0
+
+    def read(self, limit: int) -> Iterator[Record]:
+        """Up to ``limit`` packets, as they came."""
+        raise NotImplementedError
+
+    def count(self) -> None:
+        """Ask what has been received and lost since the last time."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """No more packets. May be called more than once."""
+        if self.socket.fileno() >= 0:
+            self.count()
+            self.socket.close()
+
+
+class Source(Reader):
+    """A packet socket at an interface, in the network namespace ``netns``."""
+
+    def __init__(self, number: int, name: str, netns: int, interface: str, program: Program) -> None:
+        super().__init__(number, name)
         self._vnet = bytearray(VNET.size)
         self._buffer = bytearray(LARGEST)
         self._view = memoryview(self._buffer)
@@ -124,8 +151,3 @@ class Source:
         packets, drops = struct.unpack("=II", self.socket.getsockopt(_SOL_PACKET, _STATISTICS, 8))
         self.received += packets
         self.lost += drops
-
-    def close(self) -> None:
-        """No more packets. May be called more than once."""
-        self.count()
-        self.socket.close()

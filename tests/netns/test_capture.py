@@ -20,7 +20,7 @@ from testbed.capture.output import PcapngOutput
 from testbed.capture.points import Point
 from testbed.capture.records import Record
 from testbed.capture.session import Interrupt, Limits, Session
-from testbed.capture.source import Source
+from testbed.capture.source import Reader, Source
 from testbed.errors import LabError
 from testbed.namespaces import in_netns, new_netns
 
@@ -44,7 +44,7 @@ class Kept:
     def flush(self) -> None:
         """Nothing to do."""
 
-    def finish(self, sources: Sequence[Source]) -> None:
+    def finish(self, sources: Sequence[Reader]) -> None:
         self.counts = [(each.received, each.lost) for each in sources]
 
 
