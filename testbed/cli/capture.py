@@ -54,8 +54,8 @@ def capture(
 ) -> None:
     """Capture packets at points of a running lab, all in the order of time, until Ctrl-C.
 
-    POINT is vm:NAME, HOST:NIC, cable:HOST/NIC, switch:NAME, or a glob of them. Without -w a line is printed
-    for each packet.
+    POINT is vm:NAME, HOST:ingress, HOST:egress, HOST:wnv, HOST:team, HOST:NIC, cable:HOST/NIC, switch:NAME,
+    or a glob of them. Without -w a line is printed for each packet.
     """
     from testbed.capture.filters import criteria
     from testbed.capture.session import Interrupt, Limits

@@ -129,7 +129,7 @@ class TappedPipeline(Pipeline):
             copies = [self._encapsulated(packet, tunnel, uplink, mac) for tunnel in packet.tunnels]
             if packet.to_wire or packet.outward:
                 copies.append((bytes(packet.frame), bytes(packet.vnet)))
-            before = dict(self._drops)
+            before, when = dict(self._drops), time.time_ns()  # before anybody else can see it
             action(end)
             lost = [
                 f"dropped by {stage}: {reason}"
@@ -139,8 +139,8 @@ class TappedPipeline(Pipeline):
             rule = ["not encapsulated: rule Nat or None, before translation"] if packet.outward else []
             comments = [_origin(packet), f"through {uplink.name}", *rule, *lost]
             for frame, vnet in copies:
-                self.tell(TEAM, packet, frame, vnet, comments, outbound=True)
-                self.tell(EGRESS, packet, frame, vnet, comments, outbound=True)
+                self.tell(TEAM, packet, frame, vnet, comments, outbound=True, when=when)
+                self.tell(EGRESS, packet, frame, vnet, comments, outbound=True, when=when + 1)
 
         return leave
 

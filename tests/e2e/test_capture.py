@@ -97,7 +97,7 @@ def test_a_packet_is_followed_over_all_points_in_order_of_time(
     two: Lab, tmp_path: Path, address: str
 ) -> None:
     file = tmp_path / "all.pcapng"
-    with capturing(two, "vm:*", "host*", "cable:*", "-w", file, "--ca", address) as capture:
+    with capturing(two, "vm:*", "*:nic1", "cable:*", "-w", file, "--ca", address) as capture:
         ping(two, address)
         capture.end()
     packets = read(file)
@@ -133,7 +133,7 @@ def test_filters_look_inside_and_know_adapters(two: Lab, tmp_path: Path) -> None
         (("--bpf", "tcp port 9"), set()),
     ):
         file = tmp_path / "some.pcapng"
-        with capturing(two, "*", "-w", file, *words) as capture:
+        with capturing(two, "vm:*", "*:nic1", "cable:*", "-w", file, *words) as capture:
             ping(two, count=1)
             capture.end()
         packets = read(file)
@@ -147,7 +147,7 @@ def test_provider_addresses(two: Lab, tmp_path: Path) -> None:
     inside = two.cli.inspect(two.name)
     (pa,) = (each["provider_addresses"][0] for each in inside["hosts"] if each["name"] == "host1")
     file = tmp_path / "pa.pcapng"
-    with capturing(two, "*", "-w", file, "--pa", pa) as capture:
+    with capturing(two, "vm:*", "*:nic1", "cable:*", "-w", file, "--pa", pa) as capture:
         ping(two)
         capture.end()
     assert {each.point for each in read(file)} == set(WAY[1:5])
@@ -157,7 +157,7 @@ def test_provider_addresses(two: Lab, tmp_path: Path) -> None:
 
 def test_super_packets_are_told(two: Lab, tmp_path: Path) -> None:
     file = tmp_path / "super.pcapng"
-    with capturing(two, "*", "-w", file, "--vsid", 5001, "-s", 128) as capture:
+    with capturing(two, "vm:*", "*:nic1", "cable:*", "-w", file, "--vsid", 5001, "-s", 128) as capture:
         two.cli.ok("bench", two.name, "--seconds", 1, "--repeat", 1)
         capture.end()
     packets = read(file)
@@ -170,6 +170,55 @@ def test_super_packets_are_told(two: Lab, tmp_path: Path) -> None:
         headers = each.length - int(words[1]) * int(words[4])
         assert -int(words[4]) < headers < 200, (comment, each.length)
     assert all(each.length <= 1514 + 42 for each in packets if not each.comments)
+
+
+def test_inside_the_switch_there_are_verdicts(two: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "inside.pcapng"
+    with capturing(two, "host*:[!n]*", "-w", file, "--vsid", 5001, "--bpf", "icmp") as capture:
+        ping(two, count=1)
+        words = ["ping", "-c", 1, "-W", 1, "10.0.0.99"]
+        assert (
+            two.cli.run(
+                "exec",
+                two.name,
+                "blue1",
+                "--",
+                "ip",
+                "neigh",
+                "replace",
+                "10.0.0.99",
+                "lladdr",
+                "00:15:5d:00:00:99",
+                "dev",
+                "eth0",
+            ).returncode
+            == 0
+        )
+        assert two.cli.run("exec", two.name, "blue1", "--", *words).returncode == 1
+        capture.end()
+    packets = read(file)
+    requests = [each for each in packets if TOKEN * 5 in each.data and _is_request(each.data)]
+    assert [each.point for each in requests if each.point.startswith("host1")] == [
+        "host1:ingress",
+        "host1:wnv",
+        "host1:team",
+        "host1:egress",
+    ]
+    assert [each.point for each in requests if each.point.startswith("host2")] == [
+        "host2:ingress",
+        "host2:team",
+        "host2:wnv",
+        "host2:egress",
+    ]
+    told = {each.point: each.comments for each in requests}
+    assert told["host1:ingress"][0] == "VSID 5001, from port blue1:eth0"
+    assert told["host1:egress"][-1] == "through nic1"
+    assert told["host2:ingress"] == ["VSID 5001, from NIC nic1", "to blue2:eth0"]
+    lost = [each for each in packets if any("dropped" in comment for comment in each.comments)]
+    assert {each.comments[-1] for each in lost if each.point == "host1:ingress"} == {
+        "dropped by wnv: no-lookup-record"
+    }
+    assert "lost" not in capture.said
 
 
 def test_lines_for_people(two: Lab) -> None:

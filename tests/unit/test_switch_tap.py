@@ -20,8 +20,9 @@ from testbed.capture.inside import SwitchSource
 from testbed.capture.records import Record
 from testbed.errors import BadInput
 from testbed.host.taps import Taps
+from testbed.switch.packet import Packet, Tunnel
 from testbed.switch.pipeline import Pipeline
-from testbed.switch.tap import POINTS
+from testbed.switch.tap import POINTS, TappedPipeline
 
 IN, OUT = pcapng.INBOUND, pcapng.OUTBOUND
 FROM_BLUE1 = "VSID 5001, from port blue1"
@@ -157,6 +158,45 @@ def test_a_super_packet_is_one_on_both_sides() -> None:
             assert each.comments[-1] == "super-packet: 3 segments of 1400 bytes", point
             assert len(each.data) == 100
             assert each.length - len(frame) == (42 if point in ("team", "egress") else 0)
+
+
+def test_a_super_packet_from_the_wire_is_one_behind_the_filter_too() -> None:
+    tcp = ports(1, 2) + bytes(8) + b"\x50" + bytes(7)
+    inner = ipv4(v4("blue2"), v4("blue1"), TCP, tcp + bytes(4000))
+    frame = ethernet(mac_of("blue1"), mac_of("blue2"), 0x0800, inner)
+    outside = encapsulated(frame, 5001, pa(2, 5001), pa(1, 5001), nic_mac(1))
+    with tapped(snaplen=100) as it:
+        assert it.switch.from_wire(outside, vnet(76, 16, gso_type=1, gso_size=1400, header=96)).ports
+        for point in POINTS:
+            (each,) = it.seen(point)
+            assert each.comments[-1] == "super-packet: 3 segments of 1400 bytes", point
+            assert each.length == len(outside if point in ("ingress", "team") else frame)
+
+
+def test_the_team_decides_on_the_mac() -> None:
+    other = bytes.fromhex("020000000077")
+    with tapped() as it:
+        pipeline = it.switch.datapath.pipeline
+        assert isinstance(pipeline, TappedPipeline)
+        packet = Packet(udp("blue1", "blue2"), it.switch.state.ports["blue1"], 5001)
+        packet.tunnels = (Tunnel(ip(pa(1, 5001)), ip(BLUE2_PA), ip(BLUE2_PA), 5001, 7),)
+        for mac, source in ((other, other), (b"", nic_mac(1))):
+            pipeline.departure(packet, lambda _: None, it.switch.nic, mac)(0)
+            (each,) = it.seen("team")
+            assert each.data[:12] == nic_mac(2) + source
+
+
+def test_a_tap_sees_flows_that_were_there_before() -> None:
+    with tapped() as it:
+        for end in [*it.watched.values()]:
+            end()  # type: ignore[operator]
+        it.switch.from_vm("blue1", udp("blue1", "blue2"))
+        assert it.switch.cached() == 1
+        reader = SwitchSource(0, "x", at_wire(Criteria()), dict)
+        it.taps.open({"id": "x", "point": "wnv", "vsid": None, "snaplen": 0}, reader._theirs.detach())
+        it.switch.from_vm("blue1", udp("blue1", "blue2"))
+        assert len(list(reader.read(10))) == 1
+        reader.close()
 
 
 def test_only_what_is_wanted_takes_the_full_path() -> None:
