@@ -85,13 +85,14 @@ class Interrupt:
 class Session:
     """``nodes``: descriptors that become readable when a node has ended, with the points it had.
 
-    packets: those that have gone to the output.
+    packets: those that have gone to the output. is_closed: the output's reader has gone.
     """
 
     def __init__(
         self, sources: Sequence[Reader], nodes: Mapping[int, Sequence[Reader]], output: Output
     ) -> None:
         self.packets = 0
+        self.is_closed = False
         self.merge = Merge()
         self._sources = {source.socket.fileno(): source for source in sources}
         self._nodes = dict(nodes)
@@ -118,6 +119,7 @@ class Session:
                 source.count()
             self._output.finish(sources)
         except Closed:
+            self.is_closed = True
             for source in sources:
                 source.count()
         finally:

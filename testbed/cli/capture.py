@@ -83,6 +83,8 @@ def capture(
             finally:
                 if descriptor is not None and descriptor != sys.stdout.fileno():
                     os.close(descriptor)
+        if session.is_closed:
+            _forget_output()
         capture_of.told(session, sources, lambda text: click.echo(text, err=True))
 
 
@@ -106,6 +108,13 @@ def _output(descriptor: int | None, chosen: Sequence[Point], snaplen: int, inter
     if descriptor is None:
         return LinesOutput(chosen, click.echo)
     return PcapngOutput(descriptor, chosen, snaplen, lambda: interrupt.asked)
+
+
+def _forget_output() -> None:
+    """Nobody reads standard output: what its buffer still has must not fail when the interpreter ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _decode(file: str) -> None:

@@ -44,6 +44,8 @@ def opened(lab: Lab, chosen: Sequence[Point], wanted: Criteria, snaplen: int) ->
                 reader = Source(number, point.name, lab.netns(point.node), point.interface, program)
             stack.callback(reader.close)
             made.append(reader)
+        for point in chosen:
+            lab.release_netns(point.node)
         yield made
 
 

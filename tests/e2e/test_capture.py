@@ -245,6 +245,14 @@ def test_a_reader_can_follow_and_go(two: Lab) -> None:
         stream.close()
         ping(two)
         assert capture.process.wait(SECONDS) == 0
+    with capturing(two, "vm:*", "--bpf", "icmp") as capture:
+        ping(two, count=1)
+        stream = capture.process.stdout
+        assert stream
+        assert b" > " in stream.readline()
+        stream.close()
+        ping(two)
+        assert capture.process.wait(SECONDS) == 0
 
 
 def test_a_file_is_decoded_in_columns(two: Lab, tmp_path: Path) -> None:
