@@ -86,6 +86,7 @@ class TappedPipeline(Pipeline):
         self._taps = taps
         self._neighbor = neighbor
         self._drops = drops
+        self.accepted: list[tuple[int, Verdict]] = []  # when the team had the packet, and its verdict
 
     def tell(
         self, point: str, packet: Packet, frame: Buffer, vnet: Buffer, comments: Sequence[str], **more: int
@@ -105,7 +106,11 @@ class TappedPipeline(Pipeline):
     def inbound(self, packet: Packet) -> None:
         """As the other, then told."""
         when = time.time_ns()
+        self.accepted.clear()
         super().inbound(packet)
+        for then, verdict in self.accepted:
+            comments = [_origin(packet), *([] if verdict is None else [said(verdict)])]
+            self.tell(TEAM, packet, packet.frame, packet.vnet, comments, outbound=False, when=then)
         self._told(packet, when)
 
     def _told(self, packet: Packet, when: int) -> None:
@@ -181,10 +186,12 @@ class _Watched:
         return verdict
 
     def inbound(self, packet: Packet) -> Verdict:
-        """As the stage."""
+        """As the stage. What the team has is told in the end: not before the filter is its VSID known."""
         verdict = self._judged(self._stage.inbound, packet, outbound=False)
-        frame, vnet = _customer(packet) if self.name == WNV else (packet.frame, packet.vnet)
-        self._tell(packet, frame, vnet, verdict, outbound=False)
+        if self.name == TEAM:
+            self._pipeline.accepted.append((time.time_ns(), verdict))
+        else:
+            self._tell(packet, *_customer(packet), verdict, outbound=False)
         return verdict
 
     def _judged(self, judge: Callable[[Packet], Verdict], packet: Packet, *, outbound: bool) -> Verdict:

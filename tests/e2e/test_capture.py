@@ -162,7 +162,7 @@ def test_super_packets_are_told(two: Lab, tmp_path: Path) -> None:
         capture.end()
     packets = read(file)
     large = [each for each in packets if each.comments]
-    assert {each.point for each in large} >= {"vm:blue1", "vm:blue2", "host1:nic1"}
+    assert {each.point for each in large} >= {"vm:blue1", "vm:blue2", "host2:nic1"}
     for each in large:
         (comment,) = each.comments
         words = comment.split()
@@ -272,7 +272,7 @@ def test_a_file_is_decoded_in_columns(two: Lab, tmp_path: Path) -> None:
 
 def test_what_is_wrong_is_told(two: Lab, tmp_path: Path) -> None:
     said = two.cli.refused(2, "capture", two.name, "vm:blu")
-    assert "no point 'vm:blu': one of vm:blue1, vm:blue2, host1:nic1" in said
+    assert "no point 'vm:blu': one of vm:blue1, vm:blue2, host1:ingress" in said
     assert "name a lab" in two.cli.refused(2, "capture", two.name)
     assert "no IP address" in two.cli.refused(2, "capture", two.name, "*", "--ca", "10.0.0")
     assert "No such file" in two.cli.refused(3, "capture", two.name, "*", "-w", tmp_path / "none" / "x")

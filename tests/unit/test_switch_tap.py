@@ -221,6 +221,12 @@ def test_only_what_is_wanted_takes_the_full_path() -> None:
         assert {point: len(it.seen(point)) for point in POINTS} == dict.fromkeys(POINTS, 1)
 
 
+def test_the_team_knows_the_vsid_of_what_it_has_accepted() -> None:
+    with tapped(Criteria(vsid=5001)) as it:
+        it.switch.from_wire(from_blue2())
+        assert {point: len(it.seen(point)) for point in POINTS} == dict.fromkeys(POINTS, 1)
+
+
 def test_addresses_are_filtered_where_packets_are_read() -> None:
     with tapped(Criteria(ca=ip(v4("blue3")))) as it:
         for to in ("blue2", "blue3"):
