@@ -11,6 +11,7 @@ import click
 
 from testbed import __version__
 from testbed.cli import (
+    capture,
     conformance,
     diagnose,
     files,
@@ -62,6 +63,7 @@ for module in (
     link,
     diagnose,
     migrate,
+    capture,
     measure,
     conformance,
     files,

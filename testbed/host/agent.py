@@ -4,8 +4,9 @@ Requests on ``control.sock`` (see :mod:`testbed.channel`): ``configure`` (a Host
 position in the lab, and how it reaches the VMM; may be sent again with a changed plan),
 ``attach-port`` (with the descriptors of the TAP queues), ``detach-port``, ``hand-over-port`` (answers with
 those descriptors), ``set-port``, ``policy`` (see :mod:`testbed.host.policy`), ``resync`` (with the VMM),
-``select-next-hop``, ``trace``, ``status``, ``counters``, ``events``, ``extension``, and those of
-:mod:`testbed.host.diagnostics`. A change is answered when the worker has acknowledged it.
+``select-next-hop``, ``trace``, ``status``, ``counters``, ``events``, ``extension``, ``capture`` (with a
+socket for the packets), and those of :mod:`testbed.host.diagnostics`. A change is answered when the worker
+has acknowledged it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from testbed.nic.offloads import Offloads
 from testbed.telemetry import Event, EventLog
 from testbed.topology.plan import HostPlan, NicPlan
 from testbed.wnv.objects import FIRST_VSID, LAST_VSID
+
+_TAP = ("id", "point", "vsid", "snaplen")  # of an order: what a capture wants of the switch
 
 
 class Agent:
@@ -73,6 +76,7 @@ class Agent:
             "counters": lambda _: {"counters": self._link.order("counters")},
             "events": lambda message: self._take_events(message.get("after")),
             "trace": self._trace,
+            "capture-counts": lambda message: self._link.order("capture-counts", id=message["id"]),
             "extension": lambda message: {"result": self._link.order("extension", name=message["name"])},
             **self._diagnostics.answers,
         }
@@ -85,6 +89,9 @@ class Agent:
                 return Reply(self._attach(message, descriptors))
             if op == "hand-over-port":
                 return self._hand_over(message["name"])
+            if op == "capture":
+                self._link.order(op, descriptors, **{key: message[key] for key in _TAP})
+                return Reply({})
             if op == "install-nic":
                 self._link.order(op, descriptors, name=message["name"])
                 return Reply({})

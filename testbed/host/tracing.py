@@ -32,9 +32,11 @@ def trace(worker: Worker, message: Message) -> Message:
             known = ", ".join(worker.state.ports) or "none"
             raise BadInput(f"there is no port {name!r} on this host: one of {known}")
         assumed = dict(message.get("assumed", ()))
-        return trace_switch(worker.datapath, worker.wnv, worker.stack, port, frame, vnet, assumed)
+        return trace_switch(
+            worker.datapath, worker.taps.plain, worker.wnv, worker.stack, port, frame, vnet, assumed
+        )
     uplink = _taker(worker, frame)
-    found = trace_switch(worker.datapath, worker.wnv, worker.stack, uplink, frame, vnet)
+    found = trace_switch(worker.datapath, worker.taps.plain, worker.wnv, worker.stack, uplink, frame, vnet)
     first = found["stages"][0]
     first["details"] = {**_arrival(worker, uplink, frame), **first["details"]}
     return {**found, "nic": uplink.name, "hears": _hears(worker, frame)}

@@ -22,6 +22,7 @@ from testbed.host.adapter_test import AdapterTests, End
 from testbed.host.claims import ClaimBox
 from testbed.host.counters import VsidTotals, collect
 from testbed.host.nics import Nics
+from testbed.host.taps import Taps
 from testbed.host.team.worker import WorkerTeam
 from testbed.host.work import Work
 from testbed.nic.offloads import Offloads
@@ -109,6 +110,7 @@ class Worker:
         self._running = True
         self._queues: set[int] = set()  # descriptors of the ports
         self._handed: list[int] = []  # descriptors that go with the next acknowledgement
+        self.taps = Taps(self.state, self.datapath, self._watch, self._unwatch, self.tests.renewed)
         self._watch(control.socket.fileno(), self._order)
 
     def _own_pa(self, vsid: int) -> bytes | None:
@@ -182,8 +184,7 @@ class Worker:
             self.wnv, self.stack, self._made_of = wnv, stack, made_of
             for port in self.state.ports.values():
                 stack.attach_port(port)
-            self.datapath.pipeline = build_pipeline(self.state, wnv, stack, message["wnv"], self.flowlets)
-            self.tests.renewed()
+            self.taps.use(build_pipeline(self.state, wnv, stack, message["wnv"], self.flowlets))
         learns = isinstance(self.wnv, WnvFilter) and message.get("learning", True)
         if isinstance(self.wnv, WnvFilter):
             self.wnv.learning = self.learning if learns else None
@@ -394,6 +395,12 @@ class Worker:
 
     def _on_extension(self, message: Message, _: list[int]) -> Any:
         return self.stack.query(message["name"])
+
+    def _on_capture(self, message: Message, descriptors: list[int]) -> None:
+        self.taps.open(message, descriptors[0])
+
+    def _on_capture_counts(self, message: Message, _: list[int]) -> Message:
+        return self.taps.counts(message["id"])
 
     def _on_counters(self, _: Message, __: list[int]) -> Any:
         drops = {**self.datapath.drops}

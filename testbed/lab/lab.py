@@ -61,8 +61,7 @@ class Lab:
         """Close the handles of one node."""
         if channel := self._hosts.pop(name, None):
             channel.close()
-        if (netns := self._netns.pop(name, -1)) >= 0:
-            os.close(netns)
+        self.release_netns(name)
         if node := self._nodes.pop(name, None):
             node.close()
 
@@ -86,6 +85,11 @@ class Lab:
             node = self.node(name)
             self._netns[name] = netns_of(node.pid, node.pidfd)
         return self._netns[name]
+
+    def release_netns(self, name: str) -> None:
+        """Close the descriptor of a node's network namespace, which would outlive the node by it."""
+        if (netns := self._netns.pop(name, -1)) >= 0:
+            os.close(netns)
 
     def host(self, name: str) -> Channel:
         """The control channel of a host."""

@@ -75,6 +75,7 @@ class Pipeline:
         order = [by_name[name] for name in PIPELINES[mode]]
         turn = PIPELINES[mode].index(TURNS[mode])
         self.stages = order
+        self.mode = mode
         self._turning: list[Step] = [(stage.name, stage.outbound) for stage in order[: turn + 1]]
         self._leaving: list[Step] = [(stage.name, stage.outbound) for stage in order[turn + 1 :]]
         self._returning: list[Step] = [(stage.name, stage.inbound) for stage in reversed(order[:turn])]

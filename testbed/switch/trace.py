@@ -49,6 +49,7 @@ Note = dict[str, Any]
 
 def trace(
     datapath: Datapath,
+    pipeline: Pipeline,
     wnv: Filter,
     stack: Stack,
     source: Port | Uplink,
@@ -58,12 +59,14 @@ def trace(
 ) -> Note:
     """{"stages": [...], "copies": [...]} of a packet from a VM's port, or from the wire at a NIC.
 
+    ``pipeline``: the datapath's own, whoever looks at it otherwise.
+
     A stage has ``stage``, ``way`` ("out" or "in"), ``verdict``, ``reason`` and ``details``. A copy has
     ``to``: "port", "wire", "sender" (an answer, or that it is too big), "waiting" or "nobody". ``assumed``:
     the MACs of PA next hops, as if they were resolved.
     """
     watch = _Watch(datapath.state, wnv, stack)
-    stages = [_Watched(stage, watch) for stage in datapath.pipeline.stages]
+    stages = [_Watched(stage, watch) for stage in pipeline.stages]
     mode: WnvMode = "below-switch" if any(stage.name == SWITCHING for stage in stages) else "in-switch"
     with _unnoticed(datapath.state, wnv, assumed), DryRun(datapath, Pipeline(stages, mode)) as dry:
         if isinstance(source, Port):

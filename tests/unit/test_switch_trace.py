@@ -18,6 +18,7 @@ from support.switch import PLAIN, MemorySwitch, MemoryUplink, gateway_mac, mac_o
 from support.vm_packets import from_ipv4, from_ipv6
 from testbed.host.team.worker import WorkerTeam
 from testbed.nic.offloads import Offloads
+from testbed.switch.pipeline import Pipeline
 from testbed.switch.trace import trace
 from testbed.switch.uplink import Uplink
 from testbed.teaming import flowlets
@@ -36,7 +37,9 @@ def traced(switch: MemorySwitch, source: str, frame: bytes, header: bytes = PLAI
     """A trace of a packet from a port or from a NIC."""
     state = switch.state
     at = state.ports.get(source) or state.uplinks[source]
-    return trace(switch.datapath, switch.wnv, switch.stack, at, frame, header)
+    pipeline = switch.datapath.pipeline
+    assert isinstance(pipeline, Pipeline)
+    return trace(switch.datapath, pipeline, switch.wnv, switch.stack, at, frame, header)
 
 
 def everything(switch: MemorySwitch) -> list[Any]:
