@@ -56,6 +56,7 @@ class MemoryLab:
         worker = SimpleNamespace(
             state=switch.state,
             datapath=switch.datapath,
+            taps=SimpleNamespace(plain=switch.datapath.pipeline),
             wnv=switch.wnv,
             stack=switch.stack,
             nics=SimpleNamespace(steering=lambda _: self.steering),

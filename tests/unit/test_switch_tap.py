@@ -239,7 +239,7 @@ def test_addresses_are_filtered_where_packets_are_read() -> None:
 def test_without_a_tap_the_pipeline_is_the_switchs_own() -> None:
     with tapped() as it:
         assert type(it.switch.datapath.pipeline) is not Pipeline
-        plain = it.taps._plain
+        plain = it.taps.plain
         for end in [*it.watched.values()]:  # all readers go
             end()  # type: ignore[operator]
         assert it.switch.datapath.pipeline is plain
