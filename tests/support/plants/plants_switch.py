@@ -80,9 +80,9 @@ def last_vsid_allowed_in_topologies() -> None:
 
 @plant(5)
 def tags_stay() -> None:
-    from testbed.switch.datapath import Datapath
+    from testbed.switch.buffer import FrameBuffer
 
-    around(Datapath, "_untag", lambda before, datapath, end: end)
+    around(FrameBuffer, "untag", lambda before, buffer, end: end)
 
 
 @plant(6)
