@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import socket
-import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from testbed import socketfilter
 from testbed.errors import BadInput
 
 MAXIMUM = 4096  # instructions, BPF_MAXINSNS
 WHOLE = 0x40000  # what a program returns to keep all of a packet
 
-LD_WORD, LD_HALF, LD_BYTE = 0x20, 0x28, 0x30  # A <- packet[k]
 RSH = 0x74  # A <- A >> k
 JA, JEQ, JSET = 0x05, 0x15, 0x45
 RET = 0x06
@@ -22,8 +20,6 @@ _CLASS, _MODE = 0x07, 0xE0
 _LD, _LDX, _RET_CLASS = 0, 1, 6
 _OF_PACKET = (0x20, 0x40, 0xA0)  # BPF_ABS, BPF_IND, BPF_MSH: k is an offset in the packet
 _FARTHEST = 255
-_SO_ATTACH_FILTER = 26
-_INSTRUCTION = struct.Struct("=HBBI")
 
 
 class Instruction(NamedTuple):
@@ -104,18 +100,11 @@ def joined(program: Program, accepted: int, refused: int) -> Program:
     return tuple(made)
 
 
-def encode(program: Program) -> bytes:
-    """As the kernel wants it."""
-    return b"".join(_INSTRUCTION.pack(*each) for each in program)
-
-
 def attach(sock: socket.socket, program: Program) -> None:
     """Let through to ``sock`` only what the program accepts. Raises BadInput when it is too long."""
     if len(program) > MAXIMUM:
         raise BadInput(f"the filter has {len(program)} instructions, the kernel takes {MAXIMUM}: simplify it")
-    code = ctypes.create_string_buffer(encode(program))
-    address = ctypes.addressof(code)
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), address))
+    socketfilter.attach(sock, program)
 
 
 def read(text: Iterable[str]) -> Program:

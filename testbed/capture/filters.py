@@ -16,8 +16,9 @@ import subprocess
 from msgspec import Struct
 
 from testbed.capture import bpf
-from testbed.capture.bpf import JA, JEQ, JSET, LD_BYTE, LD_HALF, LD_WORD, RET, RSH, Assembler, Program
+from testbed.capture.bpf import JA, JEQ, JSET, RET, RSH, Assembler, Program
 from testbed.errors import BadInput, MachineLacks
+from testbed.socketfilter import LD_BYTE, LD_HALF, LD_WORD
 
 OVER_IPV4, OVER_IPV6 = 42, 62  # bytes before the inner frame
 

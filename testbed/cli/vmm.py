@@ -131,10 +131,9 @@ def _print_event(event: dict[str, Any], output: str) -> None:
 def _resync(lab: Any, host: str | None, output: str) -> None:
     from testbed.lab import vmm as lab_vmm
 
-    names = [each.name for each in lab.plan.hosts]
-    if host is not None and host not in names:
-        raise BadInput(f"{lab.record.name} has no host {host!r}: one of {', '.join(names)}")
-    wanted = [host] if host else names
+    if host is not None:
+        lab.check_host(host)
+    wanted = [host] if host else [each.name for each in lab.plan.hosts]
     for each in wanted:
         lab.ask(each, "resync")
     lab_vmm.wait_in_step(lab, wanted, time.monotonic() + lab_vmm.RESYNC_SECONDS)

@@ -115,7 +115,7 @@ class Nics:
             if found is None:
                 return None
             address = found
-        return roles.carrier(roles.home(address))
+        return roles.speaker(address)
 
     def describe(self) -> list[Message]:
         """Each NIC's settings and the counters of its registers."""

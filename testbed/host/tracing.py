@@ -52,7 +52,7 @@ def _taker(worker: Worker, frame: bytes) -> Uplink:
         if roles.hears_groups(name) if destination[0] & 1 else roles.takes(name, destination):
             return uplinks[name]
     home = next((name for name, mac in roles.macs.items() if mac == destination), None)
-    return uplinks.get(home or roles.carrier(roles.home(destination)) or "") or next(iter(uplinks.values()))
+    return uplinks.get(home or roles.speaker(destination) or "") or next(iter(uplinks.values()))
 
 
 def _arrival(worker: Worker, uplink: Uplink, frame: bytes) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def events(lab: Lab, host: str | None, kind: str | None) -> dict[str, Any]:
 
 def _hosts(lab: Lab, host: str | None) -> list[str]:
     """The host called ``host``, or all. Raises BadInput."""
-    names = [each.name for each in lab.plan.hosts]
-    if host is not None and host not in names:
-        raise BadInput(f"{lab.record.name} has no host {host!r}: one of {', '.join(names)}")
-    return [host] if host else names
+    if host is None:
+        return [each.name for each in lab.plan.hosts]
+    lab.check_host(host)
+    return [host]

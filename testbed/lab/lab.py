@@ -79,6 +79,12 @@ class Lab:
             self._nodes[name] = self.engine.open(self.ref, name)
         return self._nodes[name]
 
+    def check_host(self, name: str) -> None:
+        """Raise BadInput unless the lab has this host."""
+        known = [host.name for host in self.plan.hosts]
+        if name not in known:
+            raise BadInput(f"{self.record.name} has no host {name!r}: one of {', '.join(known)}")
+
     def netns(self, name: str) -> int:
         """Descriptor of a node's network namespace; stays this lab object's own."""
         if name not in self._netns:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from testbed.errors import LabError, TestbedError
 from testbed.lab import build, store, vmm
 from testbed.lab.lab import Lab
-from testbed.lab.vms import known_host, known_vm
+from testbed.lab.vms import known_vm
 from testbed.topology.plan import VmPlan, VnicPlan
 
 PREPARE_SECONDS = 30.0
@@ -42,7 +42,7 @@ class Migrated(Struct, frozen=True):
 def migrate(lab: Lab, name: str, target: str) -> Migrated:
     """Move a VM. Raises BadInput, or LabError; then the VM is where it was."""
     vm = known_vm(lab, name)
-    known_host(lab, target)
+    lab.check_host(target)
     client = lab.vmm()
     if vm.host == target:
         return Migrated(name, target, target)

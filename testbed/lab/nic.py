@@ -95,7 +95,5 @@ def _offloads(nic: Message) -> Offloads:
 
 
 def _cables(lab: Lab, host: str) -> list[CablePlan]:
-    names = [each.name for each in lab.plan.hosts]
-    if host not in names:
-        raise BadInput(f"{lab.record.name} has no host {host!r}: one of {', '.join(names)}")
+    lab.check_host(host)
     return [cable for cable in lab.plan.fabric.cables if cable.host == host]

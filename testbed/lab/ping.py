@@ -51,7 +51,7 @@ def ping(lab: Lab, host: str, target: str, options: Options) -> Iterator[Message
 
     Raises BadInput, before anything is sent, and LabError.
     """
-    _check_host(lab, host)
+    lab.check_host(host)
     targets = _targets(lab, host, target)
     own = [each for each in _addresses(lab, host) if each.state == "Preferred"]
     if options.source:
@@ -63,12 +63,6 @@ def ping(lab: Lab, host: str, target: str, options: Options) -> Iterator[Message
     mtu = _mtu(lab, host, options.member)
     orders = [_order(source, destination, options, mtu) for source, destination in pairs]
     return (_described(order, options, _run(lab, host, order)) for order in orders)
-
-
-def _check_host(lab: Lab, host: str) -> None:
-    names = [each.name for each in lab.plan.hosts]
-    if host not in names:
-        raise BadInput(f"{lab.record.name} has no host {host!r}: one of {', '.join(names)}")
 
 
 def _addresses(lab: Lab, host: str) -> list[_Address]:

@@ -103,8 +103,7 @@ def _host_names(lab: Lab) -> list[str]:
 
 def _ask(lab: Lab, host: str, verb: str, **fields: Any) -> dict[str, Any]:
     """A "policy" request; a refusal names the host."""
-    if host not in _host_names(lab):
-        raise BadInput(f"{lab.record.name} has no host {host!r}: one of {', '.join(_host_names(lab))}")
+    lab.check_host(host)
     try:
         return lab.ask(host, "policy", verb=verb, **fields)
     except BadInput as error:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from testbed.channel import Message
-from testbed.errors import BadInput
 from testbed.lab.lab import FABRIC, Lab
 from testbed.namespaces import in_netns
 
@@ -50,7 +49,7 @@ def uninstall(lab: Lab, hosts: Collection[str]) -> None:
 
 def show(lab: Lab, host: str) -> Message:
     """Mode, members, their packets and flows; what came out of order. Raises BadInput, LabError."""
-    _known(lab, host)
+    lab.check_host(host)
     team: Message = lab.ask(host, "team")["team"]
     counters = {each["name"]: each["counters"] for each in lab.ask(host, "nics")["nics"]}
     for member in team["members"]:
@@ -64,14 +63,8 @@ def show(lab: Lab, host: str) -> Message:
 
 def set_member(lab: Lab, host: str, member: str, *, failed: bool) -> None:
     """Give a member up until it is restored, or restore it. Raises BadInput, LabError."""
-    _known(lab, host)
+    lab.check_host(host)
     lab.ask(host, "set-team-member", name=member, failed=failed)
-
-
-def _known(lab: Lab, host: str) -> None:
-    names = [each.name for each in lab.plan.hosts]
-    if host not in names:
-        raise BadInput(f"{lab.record.name} has no host {host!r}: one of {', '.join(names)}")
 
 
 def _out_of_order(lab: Lab, vm: str) -> int:

@@ -27,7 +27,7 @@ def add(lab: Lab, name: str, host: str, vsid: int, addresses: Sequence[str], *, 
     """
     if name in lab.node_names():
         raise BadInput(f"{lab.record.name} has a node {name!r} already: choose another name")
-    known_host(lab, host)
+    lab.check_host(host)
     network, subnet = _subnet(lab, vsid)
     families = sorted({ipaddress.ip_network(prefix).version for prefix in subnet.prefixes})
     adapter: dict[str, Any] = {"vsid": vsid, "addresses": list(addresses)}
@@ -148,13 +148,6 @@ def known_vm(lab: Lab, name: str) -> VmPlan:
     except KeyError:
         known = ", ".join(vm.name for vm in lab.plan.vms) or "none"
         raise BadInput(f"{lab.record.name} has no VM {name!r}: one of {known}") from None
-
-
-def known_host(lab: Lab, name: str) -> None:
-    """Raise BadInput unless the lab has this host."""
-    known = [host.name for host in lab.plan.hosts]
-    if name not in known:
-        raise BadInput(f"{lab.record.name} has no host {name!r}: one of {', '.join(known)}")
 
 
 def _wait_for_host(lab: Lab, host: str) -> None:

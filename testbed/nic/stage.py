@@ -35,7 +35,7 @@ class NicStage:
         if roles.takes(member, destination):
             return None
         if state.port_with_mac(0, destination):
-            taken = roles.plan.has_partner or roles.carrier(roles.home(destination)) == member
+            taken = roles.plan.has_partner or roles.speaker(destination) == member
             return None if taken else Drop.OTHER_MEMBER
         return Drop.OTHER_MEMBER if roles.is_own(destination) else Drop.NOT_FOR_US
 

@@ -63,6 +63,10 @@ class Roles:
             return member
         return self.active[0] if self.active else None
 
+    def speaker(self, address: bytes) -> str | None:
+        """The member that speaks now for a PA, or for the MAC of a VM of VSID 0. None: no member works."""
+        return self.carrier(self.home(address))
+
     def hears_groups(self, member: str) -> bool:
         """Whether a member takes broadcast and multicast: one does, or any if the switch sends one copy."""
         return self.plan.has_partner or (bool(self.homes) and member == self.carrier(self.homes[0]))

@@ -56,7 +56,7 @@ class SwitchState:
 
     def speaker(self, address: bytes) -> Uplink | None:
         """The NIC that speaks now for a PA or for the MAC of a VM of VSID 0."""
-        return self.uplinks.get(self.roles.carrier(self.roles.home(address)) or "")
+        return self.uplinks.get(self.roles.speaker(address) or "")
 
     def ports_of(self, vsid: int) -> tuple[Port, ...]:
         """All ports of a virtual subnet."""

@@ -36,7 +36,6 @@ from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Uplink
 from testbed.teaming.stage import TeamStage
 from testbed.telemetry import EventLog
-from testbed.topology.schema import WnvMode
 from testbed.wnv import explain
 from testbed.wnv.base import Filter
 from testbed.wnv.filter import WnvFilter
@@ -67,8 +66,7 @@ def trace(
     """
     watch = _Watch(datapath.state, wnv, stack)
     stages = [_Watched(stage, watch) for stage in pipeline.stages]
-    mode: WnvMode = "below-switch" if any(stage.name == SWITCHING for stage in stages) else "in-switch"
-    with _unnoticed(datapath.state, wnv, assumed), DryRun(datapath, Pipeline(stages, mode)) as dry:
+    with _unnoticed(datapath.state, wnv, assumed), DryRun(datapath, Pipeline(stages, pipeline.mode)) as dry:
         if isinstance(source, Port):
             dry.from_vm(source, frame, vnet)
         else:

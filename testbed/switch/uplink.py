@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import itertools
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from testbed.nic.offloads import Offloads
 from testbed.packets.checksum import Buffer
+from testbed.socketfilter import JUMP_EQUAL, LD_HALF, RETURN, attach
 from testbed.switch.buffer import VNET, Flows
 from testbed.switch.drops import Drop
 
@@ -34,17 +34,13 @@ _ETH_P_ALL = 3
 _SIOCOUTQ = 0x5411  # linux/sockios.h
 _BUFFER_BYTES = 8 << 20
 LONGEST_IP = 65535
-_SO_ATTACH_FILTER = 26
-# Classic BPF: loopback messages on the cable and slow protocols (LACP) are control's, not the switch's.
-_FILTER = b"".join(
-    struct.pack("=HBBI", *instruction)
-    for instruction in (
-        (0x28, 0, 0, 12),
-        (0x15, 2, 0, 0x88B5),
-        (0x15, 1, 0, 0x8809),
-        (0x06, 0, 0, 1 << 18),
-        (0x06, 0, 0, 0),
-    )
+# loopback messages on the cable and slow protocols (LACP) are control's, not the switch's
+_FILTER = (
+    (LD_HALF, 0, 0, 12),
+    (JUMP_EQUAL, 2, 0, 0x88B5),
+    (JUMP_EQUAL, 1, 0, 0x8809),
+    (RETURN, 0, 0, 1 << 18),
+    (RETURN, 0, 0, 0),
 )
 _groups = itertools.count(1)  # names of fan-out groups: they count for one network namespace
 
@@ -59,9 +55,7 @@ def _open(interface: str, group: int = 0) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
         sock.setblocking(False)
-        kept = ctypes.create_string_buffer(_FILTER, len(_FILTER))
-        described = struct.pack("HP", len(_FILTER) // 8, ctypes.addressof(kept))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+        attach(sock, _FILTER)
         sock.bind((interface, _ETH_P_ALL))
         if group:
             sock.setsockopt(_SOL_PACKET, _PACKET_FANOUT, _FANOUT_QUEUE << 16 | group)

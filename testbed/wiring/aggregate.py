@@ -14,10 +14,8 @@ Ears only keeps up the carrier of AGG and lets LACPDUs be heard behind the fault
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import socket
-import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,13 +25,13 @@ from testbed.linkwatch import open_link_watch
 from testbed.namespaces import in_netns
 from testbed.nic.aggregate import MEMBERS, SLOW_MARK, Aggregate
 from testbed.nic.features import CABLE_FABRIC, set_features
+from testbed.socketfilter import ANCILLARY, JUMP_EQUAL, LD_WORD, RETURN, attach
 from testbed.wiring import sysctl
 from testbed.wiring.fabric import index_of
 from testbed.wiring.hardware import attach_aggregate, detach_aggregate
 
 _ETH_P_ALL = 3
-_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-_MARK = 0xFFFFF000 + 20  # SKF_AD_OFF + SKF_AD_MARK (linux/filter.h)
+_MARK = ANCILLARY + 20  # SKF_AD_MARK (linux/filter.h)
 _LONGEST = 1 << 16
 
 
@@ -121,15 +119,12 @@ def _open_ear(ears: int, position: int) -> int:
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
     try:
         program = (
-            (0x20, 0, 0, _MARK),  # classic BPF (linux/bpf_common.h): load the mark,
-            (0x15, 0, 1, SLOW_MARK + position),  # unless it is this one jump over
-            (0x06, 0, 0, _LONGEST),  # "take it all"
-            (0x06, 0, 0, 0),
+            (LD_WORD, 0, 0, _MARK),
+            (JUMP_EQUAL, 0, 1, SLOW_MARK + position),
+            (RETURN, 0, 0, _LONGEST),
+            (RETURN, 0, 0, 0),
         )
-        code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-        kept = ctypes.create_string_buffer(code, len(code))
-        attached = struct.pack("HP", len(program), ctypes.addressof(kept))
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, attached)
+        attach(sock, program)
         sock.bind((socket.if_indextoname(ears), _ETH_P_ALL))
     except BaseException:
         sock.close()

@@ -115,7 +115,7 @@ def test_each_point_sees_each_packet_once_in_order_of_time(cable: Cable) -> None
     with sources(cable) as made:
         for number in range(50):
             cable.sender.send(numbered(number))
-        output = ran(made, seconds=0.2)
+        output = ran(made, seconds=SECONDS, packets=100)
     times = [record.time for record in output.records]
     assert times == sorted(times)
     for point, flags in ((0, pcapng.OUTBOUND), (1, pcapng.INBOUND | pcapng.UNICAST)):
@@ -133,7 +133,7 @@ def test_how_a_packet_was_received_is_told(cable: Cable) -> None:
     with sources(cable) as made:
         for destination in kinds:
             cable.sender.send(numbered(0, destination))
-        output = ran(made, seconds=0.2)
+        output = ran(made, seconds=SECONDS, packets=2 * len(kinds))
     seen = {record.data[:6]: record.flags for record in output.records if record.point == 1}
     assert seen == {destination: pcapng.INBOUND | kind for destination, kind in kinds.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 from support.host import memory_host, plan
 from support.learning import LearningHost
 from support.switch import mac_of, v4, v6
-from testbed.namespaces import in_netns, new_netns
+from testbed.namespaces import in_netns
 from testbed.topology.plan import VmPlan, VnicPlan
 from testbed.wiring import guest, neighbors
 
@@ -30,13 +29,6 @@ VNIC = VnicPlan(
     mtu=1458,
     addresses=tuple(f"{OLD[version]}/{LENGTH[version]}" for version in (4, 6)),
 )
-
-
-@pytest.fixture
-def netns() -> Iterator[int]:
-    made = new_netns()
-    yield made
-    os.close(made)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from support.host import MemoryHost, memory_host, plan
 from support.streams import flow_hash
 from support.switch import PLAIN, mac_of, nic_mac, pa, v4
 from support.waiting import until
-from testbed.namespaces import in_netns, new_netns
+from testbed.namespaces import in_netns
 from testbed.topology.plan import VmPlan, VnicPlan
 from testbed.wiring import guest
 
@@ -27,13 +26,6 @@ QUEUES, FLOWS = 4, 64
 MAC, PEER = mac_of("blue1"), mac_of("blue2")
 VNIC = VnicPlan("eth0", "blue1", 5001, MAC.hex(":"), 1458, addresses=(f"{v4('blue1')}/24",), queues=QUEUES)
 PORT = {"name": "blue1", "mac": VNIC.mac, "vsid": 5001}
-
-
-@pytest.fixture
-def netns() -> Iterator[int]:
-    made = new_netns()
-    yield made
-    os.close(made)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from support.frames import GRE, ICMPV6, TCP, UDP, ethernet, ip, ipv4, ipv6, port
 from testbed.capture import bpf
 from testbed.capture.filters import REFUSE, Criteria, at_adapter, at_wire, criteria
 from testbed.errors import BadInput, MachineLacks
+from testbed.socketfilter import LD_BYTE
 
 MAC_A, MAC_B = bytes.fromhex("00155d000001"), bytes.fromhex("00155d000002")
 CAS = ("10.0.0.5", "10.0.0.6", "fd00::5", "fd00::6")
@@ -250,7 +251,7 @@ def test_a_jump_too_far_is_noticed() -> None:
     made = bpf.Assembler()
     made.jump(bpf.JEQ, 0, "end")
     for _ in range(256):
-        made.put(bpf.LD_BYTE, 0)
+        made.put(LD_BYTE, 0)
     made.label("end")
     made.put(bpf.RET, 1)
     with pytest.raises(OverflowError):

@@ -9,6 +9,7 @@ import pytest
 
 from testbed.errors import BadInput, LabError
 from testbed.lab import policy
+from testbed.lab.lab import Lab as RealLab
 
 RDID = "{11111111-1111-1111-1111-111111111111}"
 RECORD = {"customer_address": "10.0.0.9", "virtual_subnet_id": 5001}
@@ -24,6 +25,8 @@ class Hosts:
         self.asked: list[tuple[str, str, bool]] = []
         self.fails: dict[tuple[str, bool], Exception] = {}
         self._vsids = vsids
+
+    check_host = RealLab.check_host
 
     def ask(self, host: str, op: str, *, verb: str, check: bool = False, **_: Any) -> dict[str, Any]:
         """A "policy" request."""

@@ -4,62 +4,61 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import functools
-import socket
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from testbed.packets import datagram, ethernet
+from testbed.socketfilter import (
+    ANCILLARY,
+    JUMP_EQUAL,
+    JUMP_SET,
+    LD_BYTE,
+    LD_HALF,
+    LD_WORD,
+    RETURN,
+    Instruction,
+    open_at,
+)
 from testbed.switch.roles import Roles
 
-_SOL_PACKET = 263
-_PACKET_IGNORE_OUTGOING = 23
-_SO_ATTACH_FILTER = 26
-_ETH_P_ALL = 3  # the NIC's ingress program stops frames before sockets of a single protocol see them
 _LARGEST = 1 << 16
 _BATCH = 64  # frames per turn of the loop, so that a flood of pings does not stop the rest
-
-# Classic BPF (linux/bpf_common.h)
-_LD_WORD, _LD_HALF, _LD_BYTE = 0x20, 0x28, 0x30
-_JUMP_EQUAL, _JUMP_SET, _RETURN = 0x15, 0x45, 0x06
-_VLAN_TAG_PRESENT = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT: the tag is not in the frame
+_VLAN_TAG_PRESENT = ANCILLARY + 48  # SKF_AD_VLAN_TAG_PRESENT: the tag is not in the frame
 
 
-def frame_filter(macs: Sequence[bytes]) -> bytes:
+def frame_filter(macs: Sequence[bytes]) -> list[Instruction]:
     """Accepts untagged ARP, ICMP, IGMP, ICMPv6 and IPv6 hop-by-hop for one of ``macs`` or a group address."""
-    unicast: list[tuple[int, int, int, int]] = []
+    unicast: list[Instruction] = []
     for position, mac in enumerate(macs):
         behind = 4 * (len(macs) - position) - 4  # the accepting instruction lies behind all of them
         unicast += [
-            (_LD_WORD, 0, 0, 0),
-            (_JUMP_EQUAL, 0, 2, int.from_bytes(mac[:4], "big")),
-            (_LD_HALF, 0, 0, 4),
-            (_JUMP_EQUAL, behind + 1, 0, int.from_bytes(mac[4:], "big")),
+            (LD_WORD, 0, 0, 0),
+            (JUMP_EQUAL, 0, 2, int.from_bytes(mac[:4], "big")),
+            (LD_HALF, 0, 0, 4),
+            (JUMP_EQUAL, behind + 1, 0, int.from_bytes(mac[4:], "big")),
         ]
-    program = [
-        (_LD_WORD, 0, 0, _VLAN_TAG_PRESENT),
-        (_JUMP_EQUAL, 1, 0, 0),
-        (_RETURN, 0, 0, 0),
-        (_LD_HALF, 0, 0, 12),
-        (_JUMP_EQUAL, 9, 0, ethernet.TYPE_ARP),
-        (_JUMP_EQUAL, 0, 3, ethernet.TYPE_IPV4),
-        (_LD_BYTE, 0, 0, 23),
-        (_JUMP_EQUAL, 6, 0, datagram.ICMP),
-        (_JUMP_EQUAL, 5, 4, datagram.IGMP),
-        (_JUMP_EQUAL, 0, 3, ethernet.TYPE_IPV6),
-        (_LD_BYTE, 0, 0, 20),
-        (_JUMP_EQUAL, 2, 0, datagram.ICMPV6),
-        (_JUMP_EQUAL, 1, 0, datagram.HOP_BY_HOP),
-        (_RETURN, 0, 0, 0),
-        (_LD_BYTE, 0, 0, 0),  # the destination: all jumps of accepted protocols lead here
-        (_JUMP_SET, len(unicast) + 1, 0, 1),
+    return [
+        (LD_WORD, 0, 0, _VLAN_TAG_PRESENT),
+        (JUMP_EQUAL, 1, 0, 0),
+        (RETURN, 0, 0, 0),
+        (LD_HALF, 0, 0, 12),
+        (JUMP_EQUAL, 9, 0, ethernet.TYPE_ARP),
+        (JUMP_EQUAL, 0, 3, ethernet.TYPE_IPV4),
+        (LD_BYTE, 0, 0, 23),
+        (JUMP_EQUAL, 6, 0, datagram.ICMP),
+        (JUMP_EQUAL, 5, 4, datagram.IGMP),
+        (JUMP_EQUAL, 0, 3, ethernet.TYPE_IPV6),
+        (LD_BYTE, 0, 0, 20),
+        (JUMP_EQUAL, 2, 0, datagram.ICMPV6),
+        (JUMP_EQUAL, 1, 0, datagram.HOP_BY_HOP),
+        (RETURN, 0, 0, 0),
+        (LD_BYTE, 0, 0, 0),  # the destination: all jumps of accepted protocols lead here
+        (JUMP_SET, len(unicast) + 1, 0, 1),
         *unicast,
-        (_RETURN, 0, 0, 0),
-        (_RETURN, 0, 0, _LARGEST),
+        (RETURN, 0, 0, 0),
+        (RETURN, 0, 0, _LARGEST),
     ]
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
 class Link:
@@ -77,23 +76,8 @@ class Link:
     ) -> None:
         self._macs = macs
         self._loop, self._pass_on = loop, receive
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        try:
-            self._open(nic)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket = open_at(nic, frame_filter(macs))
         loop.add_reader(self._socket, self._receive)
-
-    def _open(self, nic: str) -> None:
-        code = frame_filter(self._macs)
-        kept = ctypes.create_string_buffer(code, len(code))
-        self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        self._socket.setblocking(False)
-        self._socket.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(code) // 8, ctypes.addressof(kept))
-        )
-        self._socket.bind((nic, _ETH_P_ALL))
 
     def send(self, frame: bytes) -> bool:
         """Whether the frame has left; it does not while the NIC is down."""

@@ -52,11 +52,7 @@ class PaSpace:
         """Members of the team have failed, or work again: what has moved is announced."""
         before, self._roles = self._roles, roles
         self._link.use(roles)
-
-        def speaker(of: Roles, address: bytes) -> str | None:
-            return of.carrier(of.home(address))
-
-        self._addresses.announce(lambda address: speaker(before, address) != speaker(roles, address))
+        self._addresses.announce(lambda address: before.speaker(address) != roles.speaker(address))
         if before.carrier(before.homes[0]) != roles.carrier(roles.homes[0]):
             self._igmp.tell()
             self._mld.tell()

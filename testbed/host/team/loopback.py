@@ -7,10 +7,10 @@ no switch learns anything from them. The same socket hears the slow protocols (L
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import socket
 import struct
 from collections.abc import Callable
+
+from testbed.socketfilter import JUMP_EQUAL, LD_HALF, RETURN, open_at
 
 ETHERTYPE = 0x88B5  # for local experiments (IEEE 802)
 SLOW_PROTOCOLS = 0x8809  # IEEE 802.3 annex 57A
@@ -18,9 +18,13 @@ MAGIC = 0x7E57BED5
 _TO_SWITCH = b"\x02\x7e\x57\xbe\xd5\x00"
 _SHORTEST = 60
 _BODY = struct.Struct("!HIId")  # type, magic, number, time of sending
-_SOL_PACKET, _PACKET_IGNORE_OUTGOING, _SO_ATTACH_FILTER = 263, 23, 26
-_ETH_P_ALL = 3
-_LD_HALF, _JUMP_EQUAL, _RETURN = 0x28, 0x15, 0x06
+_FILTER = (
+    (LD_HALF, 0, 0, 12),
+    (JUMP_EQUAL, 1, 0, ETHERTYPE),
+    (JUMP_EQUAL, 0, 1, SLOW_PROTOCOLS),
+    (RETURN, 0, 0, 1 << 16),
+    (RETURN, 0, 0, 0),
+)
 _BATCH = 32
 
 
@@ -39,30 +43,8 @@ class LoopbackSocket:
         self.mac = bytes((mac[0] ^ 2,)) + mac[1:]
         self._number = 0
         self._pending = False
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        try:
-            self._open(nic)
-        except BaseException:
-            self._socket.close()
-            raise
+        self._socket = open_at(nic, _FILTER)
         loop.add_reader(self._socket, self._receive)
-
-    def _open(self, nic: str) -> None:
-        program = (
-            (_LD_HALF, 0, 0, 12),
-            (_JUMP_EQUAL, 1, 0, ETHERTYPE),
-            (_JUMP_EQUAL, 0, 1, SLOW_PROTOCOLS),
-            (_RETURN, 0, 0, 1 << 16),
-            (_RETURN, 0, 0, 0),
-        )
-        code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-        kept = ctypes.create_string_buffer(code, len(code))
-        self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        self._socket.setblocking(False)
-        self._socket.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(kept))
-        )
-        self._socket.bind((nic, _ETH_P_ALL))
 
     def ask(self) -> bool:
         """Send a message; whether the one before has come back."""

@@ -49,7 +49,7 @@ class WorkerTeam:
         self.balances = self._plan.algorithm == "Dynamic" and len(roles.active) > 1
         state.forget_flows()
         for port in state.ports_of(0):
-            if _speaker(before, port.mac) not in (None, _speaker(roles, port.mac)):
+            if before.speaker(port.mac) not in (None, roles.speaker(port.mac)):
                 self.announce(port)
 
     def announce(self, port: Port) -> None:
@@ -63,19 +63,17 @@ class WorkerTeam:
         if len(self._state.uplinks) < 2:
             return {}
         flows = {f"flows_{name}": count for name, count in self._flowlets.flows().items()}
-        moved = {"flowlets_moved": self._flowlets.moved, "flows_rebalanced": self._flowlets.rebalanced}
-        return flows | moved
+        return flows | self._moves()
 
     def describe(self) -> Message:
         """What the flows are doing. gap: seconds."""
         return {
             "active": list(self._state.roles.active),
             "flows": self._flowlets.flows(),
-            "flowlets_moved": self._flowlets.moved,
-            "flows_rebalanced": self._flowlets.rebalanced,
             "gap": self._flowlets.gap,
+            **self._moves(),
         }
 
-
-def _speaker(roles: Roles, address: bytes) -> str | None:
-    return roles.carrier(roles.home(address))
+    def _moves(self) -> dict[str, int]:
+        """How often flows have taken another member."""
+        return {"flowlets_moved": self._flowlets.moved, "flows_rebalanced": self._flowlets.rebalanced}
