@@ -48,20 +48,21 @@ def sent_by(lab: Lab, host: str = "host1") -> dict[str, int]:
 def failing(lab: Lab, how: str, member: str, host: str = "host1") -> Iterator[None]:
     """A member does not work meanwhile: ``carrier``, ``administrative``, ``black-hole``, or one way of it."""
     cable = f"{host}:{member}"
-    if how == "carrier":
-        link.set_up(lab, cable, up=False)
-    elif how == "administrative":
-        team.set_member(lab, host, member, failed=True)
-    else:
-        ways = WAYS if how == "black-hole" else [way for way in WAYS if way == how]
-        link.change(lab, cable, ways, {"black-hole": "on"})
+
+    def put(*, failed: bool) -> None:
+        if how == "carrier":
+            link.set_up(lab, cable, up=not failed)
+        elif how == "administrative":
+            team.set_member(lab, host, member, failed=failed)
+        else:
+            ways = WAYS if how == "black-hole" else [way for way in WAYS if way == how]
+            link.change(lab, cable, ways, {"black-hole": "on" if failed else "off"})
+
+    put(failed=True)
     try:
         yield
     finally:
-        if how == "administrative":
-            team.set_member(lab, host, member, failed=False)
-        else:
-            link.clear(lab, cable)
+        put(failed=False)  # a rate that the cable has stays
 
 
 def outage(lab: Lab, how: str, member: str, seconds: float = 1.2) -> Outage:
