@@ -120,11 +120,12 @@ def _add(lab: Lab, changes: PlanDiff) -> None:
 def _replug(lab: Lab, changes: PlanDiff) -> None:
     """Hosts that stay open the NICs whose cables were made anew."""
     staying = {host.name for host in lab.plan.hosts} - {*changes.hosts.added, *changes.hosts.changed}
-    for cable in _named_cables(lab.plan.fabric.cables, {*changes.cables.added, *changes.cables.changed}):
-        if cable.host in staying:
-            lab.ask(cable.host, "replug", name=cable.nic)
-            nic.install(lab, cable.host)
-    for host in staying & _hosts_of({*changes.cables.added, *changes.cables.changed}):
+    fresh = _named_cables(lab.plan.fabric.cables, {*changes.cables.added, *changes.cables.changed})
+    cables = [cable for cable in fresh if cable.host in staying]
+    for cable in cables:
+        lab.ask(cable.host, "replug", name=cable.nic)
+    for host in dict.fromkeys(cable.host for cable in cables):
+        nic.install(lab, host)
         team.install(lab, host)
 
 

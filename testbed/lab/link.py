@@ -34,13 +34,14 @@ def change(lab: Lab, end: str, ways: Sequence[Way], settings: Mapping[str, str])
     Raises BadInput, LabError.
     """
     cable = _cable(lab, end)
-    now = _ask(lab, cable)["ways"]
-    _put(lab, cable, {way: changed(_faults(now[way]), settings) for way in ways})
+    told = _ask(lab, cable)
+    _put(lab, cable, told, {way: changed(_faults(told["ways"][way]), settings) for way in ways})
 
 
 def clear(lab: Lab, end: str) -> None:
     """A good cable again: no faults, no rate, up."""
-    _put(lab, _cable(lab, end), dict.fromkeys(WAYS, Faults()))
+    cable = _cable(lab, end)
+    _put(lab, cable, _ask(lab, cable), dict.fromkeys(WAYS, Faults()))
     set_up(lab, end, up=True)
 
 
@@ -54,13 +55,13 @@ def set_up(lab: Lab, end: str, *, up: bool) -> None:
 def as_planned(lab: Lab, cables: Iterable[CablePlan]) -> None:
     """Give cables of running hosts the faults that the Plan says, if they have others."""
     for cable in cables:
-        _put(lab, cable, {"to-host": cable.to_host, "from-host": cable.from_host})
+        _put(lab, cable, _ask(lab, cable), {"to-host": cable.to_host, "from-host": cable.from_host})
 
 
-def _put(lab: Lab, cable: CablePlan, wanted: Mapping[Way, Faults]) -> None:
+def _put(lab: Lab, cable: CablePlan, told: Message, wanted: Mapping[Way, Faults]) -> None:
+    """Make a cable that is as it was told into what is wanted."""
     from testbed.wiring.fabric import Wiring
 
-    told = _ask(lab, cable)
     wiring = Wiring(lab.netns(FABRIC), {cable.host: lab.netns(cable.host)})
     if not told["has_programs"] and any(faults.in_programs for faults in wanted.values()):
         _install(lab, cable, wiring)
