@@ -159,9 +159,8 @@ def _rows(
         name, path, baseline = what
         if not (what in sides[0] and what in sides[1]):
             side = "BASE" if what in sides[0] else "NEW"
-            unlike.append(
-                f"{name} of {path or 'the run'}{f' to {baseline}' * bool(baseline)}: in {side} only"
-            )
+            told = f"{path} / {baseline}" if baseline else path
+            unlike.append(f"{name} {told}: in {side} only")
             continue
         metric, other = base_metrics[name], new_metrics[name]
         if (metric.unit, metric.better) != (other.unit, other.better):

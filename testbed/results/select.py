@@ -59,9 +59,7 @@ def choose(found: Sequence[Head], selector: str, where: str) -> list[Head]:
     else:
         chosen = _bare(found, selector, where)
     if not chosen:
-        raise BadInput(
-            f"{where}: no run is meant by {selector!r}: `testbed results list` shows those there are"
-        )
+        raise BadInput(f"{where}: {selector!r} means no run: `testbed results list` shows those there are")
     return chosen
 
 

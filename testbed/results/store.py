@@ -256,6 +256,11 @@ def _version(path: Path, connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if tables == 0 and owner == 0:
         return 0
+    (size,) = connection.execute(
+        "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+    ).fetchone()
+    if path.stat().st_size < size:  # SQLite takes a last page that is cut for one that ends in zeros
+        raise BadInput(f"{path}: is damaged or cut off: {path.stat().st_size} bytes of {size}")
     if owner != APPLICATION_ID:
         raise BadInput(f"{path}: is a SQLite file, but none of results")
     if version != SCHEMA:
