@@ -11,6 +11,7 @@ import click
 
 from testbed import __version__
 from testbed.cli import (
+    bench,
     capture,
     conformance,
     diagnose,
@@ -66,6 +67,7 @@ for module in (
     migrate,
     capture,
     measure,
+    bench,
     results,
     conformance,
     files,
