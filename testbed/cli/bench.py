@@ -10,12 +10,11 @@ import click
 
 from testbed.cli.output import print_json, print_table, progress
 from testbed.cli.results import keeper, results_option
-from testbed.errors import BadInput
 
 if TYPE_CHECKING:
-    from testbed.lab.bench import CellResult
+    from testbed.lab.bench import CellResult, Failure
     from testbed.lab.lab import Lab
-    from testbed.perf.plan import BenchPlan, Cell
+    from testbed.perf.plan import BenchPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,7 +25,9 @@ def _axes(function: F) -> F:
     several: dict[str, Any] = {"multiple": True}
     for option in reversed(
         (
-            click.option("--nic", metavar="PROFILE", help="The NICs on the path are of it meanwhile.", **several),
+            click.option(
+                "--nic", metavar="PROFILE", help="The NICs on the path are of it meanwhile.", **several
+            ),
             click.option("--wire", type=wire, help="Switch the cables meanwhile.", **several),
             click.option("--guest-lso", type=bool, help="VMs hand over super-packets meanwhile.", **several),
             click.option("--team", metavar="MODE/ALGORITHM", help="Of the lab; not switched.", **several),
@@ -55,7 +56,7 @@ def _terms(function: F) -> F:
             click.option("--congestion-control", metavar="NAME", help="Of TCP; default cubic."),
             click.option(
                 "--baseline",
-                type=click.Choice(["bare", "vxlan"]),
+                type=click.Choice(["bare", "vxlan", "ovs"]),
                 multiple=True,
                 help="Measure this in turns with ours; may be given several times.",
             ),
@@ -105,6 +106,7 @@ def bench(
         with Lab.open(name) as lab:
             _list(lab, plan, output)
         return
+    plan, skipped = _without_missing(plan)
     keep = keeper(save=save, label=label or (plan.label if save or store else ""), store=store)
     results: list[tuple[CellResult, dict[str, str]]] = []
     with Lab.open(name) as lab, progress() as report:
@@ -114,7 +116,7 @@ def bench(
             lambda done, total, what: report(f"{what} ({done} of {total} runs)"),
             lambda result: results.append((result, keep(lab, result))),
         )
-    _print(plan, results, failures, output, whole=file is not None)
+    _print(plan, results, failures, output, skipped, alone=file is None and len(plan.cells()) == 1)
     if failures:
         raise lab_bench.failed(failures, len(plan.cells()))
 
@@ -136,9 +138,21 @@ def _plan(file: Path | None, chosen: dict[str, Any]) -> BenchPlan:
     return plan
 
 
+def _without_missing(plan: BenchPlan) -> tuple[BenchPlan, dict[str, str]]:
+    """The plan without baselines that this machine has not got, and why not."""
+    import msgspec
+
+    from testbed.perf.bench import left_out
+
+    skipped = left_out(plan.baselines)
+    for name, why in skipped.items():
+        click.echo(f"testbed: baseline {name} is left out: {why}", err=True)
+    rest = tuple(each for each in plan.baselines if each not in skipped)
+    return msgspec.structs.replace(plan, baselines=rest), skipped
+
+
 # ---- output -----------------------------------------------------------------------------------
 
-_AXES = ("nic", "wire", "guest_lso", "team", "streams", "direction", "protocol", "ip", "message_size", "rate")
 _FIGURES = {
     "Gbit/s": "throughput",
     "retransmits": "retransmits",
@@ -153,13 +167,19 @@ _FIGURES = {
 
 
 def _list(lab: Lab, plan: BenchPlan, output: str) -> None:
-    from testbed.lab.bench import refused
+    import msgspec
 
-    found = [{"cell": cell, "name": cell.name(), "refused": refused(lab, plan, cell)} for cell in plan.cells()]
+    from testbed.lab.bench import refused
+    from testbed.perf.plan import Cell
+
+    found = [
+        {"cell": cell, "name": cell.name(), "refused": refused(lab, plan, cell)} for cell in plan.cells()
+    ]
     if output == "json":
         print_json({"plan": plan, "cells": found})
         return
-    used = [axis for axis in _AXES if any(getattr(cell, axis) is not None for cell in plan.cells())]
+    usual = msgspec.structs.asdict(Cell())
+    used = [axis for axis in usual if any(getattr(cell, axis) != usual[axis] for cell in plan.cells())]
     rows = [
         [number, *(_plain(getattr(cell, axis)) for axis in used), each["refused"]]
         for number, (cell, each) in enumerate(zip(plan.cells(), found, strict=True), 1)
@@ -174,20 +194,18 @@ def _plain(value: Any) -> str:
 def _print(
     plan: BenchPlan,
     results: list[tuple[CellResult, dict[str, str]]],
-    failures: list[Any],
+    failures: list[Failure],
     output: str,
+    skipped: dict[str, str],
     *,
-    whole: bool,
+    alone: bool,
 ) -> None:
     """All cells; a single one that only options describe is printed by itself."""
-    alone = not whole and len(plan.cells()) == 1
     if output == "json":
         told = [{"cell": each.cell.name(), **each.told(), **saved} for each, saved in results]
-        if alone:
-            print_json(told[0])
-        else:
-            batch = results[0][0].batch if results else None
-            print_json({"batch": batch, "cells": told, "failed": failures})
+        batch = results[0][0].batch if results else None
+        whole = {"batch": batch, "cells": told, "failed": failures}
+        print_json({**(told[0] if alone else whole), "left_out": skipped})
         return
     for result, saved in results:
         _print_cell(result, saved, output, plan.repeat, "" if alone else f"{result.cell.name()}: ")
@@ -195,9 +213,7 @@ def _print(
         _print_summary(results, output)
 
 
-def _print_cell(
-    result: CellResult, saved: dict[str, str], output: str, repeat: int, before: str
-) -> None:
+def _print_cell(result: CellResult, saved: dict[str, str], output: str, repeat: int, before: str) -> None:
     measured = [each for turn in result.turns for each in turn]
     used = {
         title: name for title, name in _FIGURES.items() if any(name in each.values() for each in measured)

@@ -1,14 +1,12 @@
-"""check, counters, events, bench: does it work, what happened, how fast is it."""
+"""check, counters, events: does it work, and what happened."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from testbed.cli.output import format_option, print_json, print_table, progress
-from testbed.cli.results import keeper, results_option
+from testbed.cli.output import format_option, print_json, print_table
 
 
 @click.command()

@@ -19,7 +19,7 @@ from testbed.lab import bench_settings
 from testbed.lab import nic as nics
 from testbed.lab.inspect import processes
 from testbed.lab.lab import Lab
-from testbed.perf.bench import Baseline, BenchPath, Progress, Turn, bench, ratio
+from testbed.perf.bench import Baseline, BenchPath, Progress, Turn, bench, ratio, tools
 from testbed.perf.iperf import Load
 from testbed.perf.plan import BenchPlan, Cell
 from testbed.results.model import OURS, Setting, new_id
@@ -32,7 +32,8 @@ _QUEUE = re.compile(r"rx_queue_(\d+)_packets")
 class CellResult(Struct, frozen=True, kw_only=True):
     """A cell that was measured. settings: all that was chosen, as docs/results.md names it.
 
-    batch: UUID of the plan's run. started: Unix seconds; seconds: how long all of it took.
+    batch: UUID of the plan's run. tools: versions of what measured. started: Unix seconds; seconds: how
+    long all of it took.
     """
 
     cell: Cell
@@ -42,6 +43,7 @@ class CellResult(Struct, frozen=True, kw_only=True):
     wire: Wire
     settings: dict[str, Setting]
     baselines: tuple[Baseline, ...]
+    tools: dict[str, str]
     turns: list[Turn]
     started: float
     seconds: float
@@ -128,7 +130,7 @@ def run_cell(lab: Lab, plan: BenchPlan, cell: Cell, progress: Progress, batch: s
         path = dataclasses.replace(path, guest_lso=lso, coalesces=coalesces)
         load = plan.load(cell, path.mtu, ipaddress.ip_address(path.server_address).version)
         settings = _settings(lab, client, server, path, cell.nic) | _of_load(load)
-        settings["warm_up"] = plan.warm_up
+        settings |= {"warm_up": plan.warm_up, "latency": plan.latency}
         turns = bench(path, plan.baselines, load, plan.terms(), progress)
     return CellResult(
         cell=cell,
@@ -138,6 +140,7 @@ def run_cell(lab: Lab, plan: BenchPlan, cell: Cell, progress: Progress, batch: s
         wire=wire,
         settings=settings,
         baselines=plan.baselines,
+        tools=tools(plan.baselines),
         turns=turns,
         started=started,
         seconds=time.time() - started,

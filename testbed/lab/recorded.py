@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import uuid
+
+import msgspec
+
 from testbed.errors import LabError
 from testbed.lab.bench import CellResult
 from testbed.lab.lab import Lab
@@ -17,6 +20,7 @@ def bench(lab: Lab, result: CellResult, label: str = "") -> Run:
     """The run that a measured cell is."""
     samples = tuple(sample for turn in result.turns for each in turn for sample in each.samples)
     used = {sample.metric for sample in samples}
+    mark = fingerprint(lab.plan.name, digest(lab.plan), result.settings, ["iperf3"])
     return Run(
         id=new_id(),
         batch=result.batch,
@@ -25,7 +29,7 @@ def bench(lab: Lab, result: CellResult, label: str = "") -> Run:
         lab=lab.record.name,
         started=result.started,
         seconds=result.seconds,
-        fingerprint=fingerprint(lab.plan.name, digest(lab.plan), result.settings, ["iperf3"]),
+        fingerprint=msgspec.structs.replace(mark, tools=mark.tools | result.tools),
         metrics=tuple(metric for name, metric in metrics.METRICS.items() if name in used),
         samples=samples,
     )

@@ -32,7 +32,7 @@ class BareLab(KernelLab):
         """The VMs'."""
         return [os.dup(netns) for netns in self._vms]
 
-    def build_host(self, ip: Any, index: int) -> None:  # noqa: ARG002
+    def build_host(self, ip: Any, index: int) -> None:
         """A bridge of the guest's port and the NIC."""
         bridge(ip, "vm0", "nic1")
 

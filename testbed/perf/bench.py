@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from testbed.errors import BadInput, LabError
-from testbed.perf import iperf, latency
+from testbed.perf import iperf, latency, ovs
 from testbed.perf.bare import BareLab
 from testbed.perf.iperf import IperfResult, Load
 from testbed.perf.kernel import KernelLab
@@ -30,7 +31,7 @@ from testbed.results.model import Metric, Sample
 from testbed.topology.schema import Wire
 
 IDLE_SECONDS = 1.0  # in which the round trips of an idle path are taken
-Baseline = Literal["bare", "vxlan"]
+Baseline = Literal["bare", "vxlan", "ovs"]
 Progress = Callable[[int, int, str], None]
 """Called with (runs done, runs in all, what is next or "done")."""
 
@@ -111,8 +112,8 @@ def bench(
 ) -> list[Turn]:
     """Measure ``ours`` and each baseline in turns, in the order in which they were run.
 
-    The kernel has no switch process, so a baseline's CPU time of these is 0. A warm-up run of each path
-    comes first and is not reported. Raises BadInput, MachineLacks, and LabError when any run fails.
+    The kernel has no switch process, so the CPU time of these is 0 for its baselines. A warm-up run of
+    each path comes first and is not reported. Raises BadInput, MachineLacks, and LabError when any run fails.
     """
     terms = terms or Terms()
     if terms.repeat < 1:
@@ -123,9 +124,7 @@ def bench(
         for name in baselines:
             lab = stack.enter_context(_baseline(name, ours))
             address = lab.server_address(version)
-            paths.append(
-                BenchPath(name, lab.client, lab.server, address, lab.cpu_seconds, lab.mtu, lab.wire)
-            )
+            paths.append(BenchPath(name, lab.client, lab.server, address, lab.cpu_seconds, lab.mtu, lab.wire))
         return alternate(paths, load, terms, progress)
 
 
@@ -136,13 +135,26 @@ def _baseline(name: Baseline, ours: BenchPath) -> KernelLab:
         "guest_lso": ours.guest_lso,
         "coalesces": ours.coalesces,
     }
-    return BareLab(ours.client, ours.server, **options) if name == "bare" else VxlanLab(**options)
+    if name == "bare":
+        return BareLab(ours.client, ours.server, **options)
+    return ovs.OvsLab(**options) if name == "ovs" else VxlanLab(**options)
+
+
+def left_out(baselines: Sequence[Baseline]) -> dict[str, str]:
+    """Those that this machine has not got, with what it lacks."""
+    return {"ovs": why} if "ovs" in baselines and (why := ovs.missing()) else {}
+
+
+def tools(baselines: Sequence[Baseline]) -> dict[str, str]:
+    """Versions of what measures and is measured, beside Python packages. Raises MachineLacks."""
+    found = {"libiperf": iperf.version()}
+    return found | ({"openvswitch": ovs.version()} if "ovs" in baselines else {})
 
 
 def ratio(
     turns: Sequence[Turn], path: str, baseline: str, metric: Metric = metrics.THROUGHPUT
 ) -> float | None:
-    """Median over the turns of ``path``'s value divided by ``baseline``'s. None: one of them has none, or 0."""
+    """Median over the turns of ``path``'s value by ``baseline``'s; None where one lacks it or is 0."""
     found = []
     for turn in turns:
         values = {each.path: each.value(metric) for each in turn}
@@ -173,7 +185,7 @@ def alternate(
     total = len(paths) * (terms.repeat + bool(terms.warm_up))
     done = 0
     if terms.warm_up:
-        warm = _replaced(load, seconds=terms.warm_up)
+        warm = msgspec.structs.replace(load, seconds=terms.warm_up)
         for path in paths:
             tell(done, total, f"{path.name} warm-up")
             _send(path, warm)
@@ -188,12 +200,6 @@ def alternate(
         turns.append(measured)
     tell(done, total, "done")
     return turns
-
-
-def _replaced(load: Load, **changes: Any) -> Load:
-    import msgspec
-
-    return cast("Load", msgspec.structs.replace(load, **changes))
 
 
 def _send(path: BenchPath, load: Load, meanwhile: Callable[[], None] | None = None) -> IperfResult:
@@ -309,5 +315,3 @@ def machine_seconds() -> float:
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     user, nice, system, _idle, _iowait, irq, softirq, steal = (int(each) for each in fields[:8])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
-
-

@@ -89,6 +89,16 @@ class IperfResult(Struct, frozen=True):
     directions: dict[str, float] = {}
 
 
+def version() -> str:
+    """Of libiperf: "3.12". Raises MachineLacks without it."""
+    import iperf3
+
+    try:
+        return str(iperf3.Client().iperf_version).split()[1]
+    except OSError:
+        raise MachineLacks(_INSTALL_IPERF) from None
+
+
 def _check_address(text: str) -> None:
     try:
         ipaddress.ip_address(text)

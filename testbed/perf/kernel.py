@@ -129,7 +129,7 @@ class KernelLab(ABC):
 
     @abstractmethod
     def build_host(self, ip: Any, index: int) -> None:
-        """Join vm0 and nic1, both there and nic1 up, in the namespace of host 0 or 1, in which the caller is."""
+        """Join vm0 and nic1 in the namespace of host 0 or 1, in which the caller is; nic1 is up."""
 
     def _build(self) -> None:
         from pyroute2 import IPRoute

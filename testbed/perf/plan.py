@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -23,10 +23,11 @@ from testbed.perf.iperf import (
 )
 from testbed.topology.schema import Wire
 
+_TCP_HEADER = 32  # with time stamps; iperf3's default for datagrams is the MSS of its control connection
 MOST_CELLS = 1000
 _MAX_BYTES = 1 << 20
 T = TypeVar("T")
-OneOrMore = T | tuple[T, ...]
+OneOrMore: TypeAlias = T | tuple[T, ...]
 _Seconds = Annotated[int, Meta(ge=1, le=3600)]
 _Streams = Annotated[int, Meta(ge=1, le=MAX_STREAMS)]
 _Ip = Annotated[int, Meta(ge=4, le=6)]
@@ -39,8 +40,8 @@ class Cell(Struct, frozen=True, omit_defaults=True):
 
     nic: a profile, with single tasks switched: "modern,nvgre=off". wire: of the cables. guest_lso: VMs
     hand over super-packets. team: "none" or "MODE/ALGORITHM". ip: 4 or 6; by default that of the VM's
-    first address. message_size: bytes of one write; by default 128 KB with TCP, and with UDP what fits
-    into a packet. rate: Mbit/s of each stream, 0 for as fast as can be.
+    first address. message_size: bytes of one write; by default 128 KB with TCP, and with UDP the MSS
+    of TCP. rate: Mbit/s of each stream, 0 for as fast as can be.
     """
 
     nic: str | None = None
@@ -57,7 +58,9 @@ class Cell(Struct, frozen=True, omit_defaults=True):
     def name(self) -> str:
         """What is chosen, for people."""
         chosen = {axis: value for axis, value in msgspec.to_builtins(self).items() if value is not None}
-        told = {axis: str(value).lower() if value in (True, False) else value for axis, value in chosen.items()}
+        told = {
+            axis: str(value).lower() if value in (True, False) else value for axis, value in chosen.items()
+        }
         return " ".join(f"{axis}={value}" for axis, value in told.items()) or "as the lab is"
 
 
@@ -117,7 +120,7 @@ class BenchPlan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def load(self, cell: Cell, mtu: int, version: int) -> Load:
         """What is sent in a cell. mtu: the VMs'; version: of IP."""
-        headers = 8 + (20 if version == 4 else 40)
+        headers = (20 if version == 4 else 40) + _TCP_HEADER
         size = BLOCK_SIZE if cell.protocol == "tcp" else mtu - headers
         return Load(
             seconds=self.seconds,
