@@ -71,6 +71,16 @@ def test_a_bad_file_among_good_ones(write: Writer, read: Reader, tmp_path: Path)
     assert not (tmp_path / "none.db").exists()
 
 
+def test_damaged_in_the_middle(tmp_path: Path) -> None:
+    good, bad = (write_results(tmp_path / name, *(run(seed=seed) for seed in range(20))) for name in "ab")
+    whole = bytearray(bad.read_bytes())
+    whole[-4096:] = b"\xa5" * 4096
+    bad.write_bytes(whole)
+    with pytest.raises(BadInput, match=r"b: is damaged"):
+        take(tmp_path / "all.db", [good, bad], read_results)
+    assert not (tmp_path / "all.db").exists()
+
+
 def test_lines_come_back_as_they_were(tmp_path: Path) -> None:
     runs = [run(seed=1, label="ä | b"), run(seed=2, fingerprint=mark({"nic": None}))]
     found = read_lines(write_lines(tmp_path / "x.jsonl", *runs))
@@ -90,6 +100,7 @@ BAD_LINES = {
     "not JSON": (b"run;metric;value", "is no run"),
     "a key too many": (line(surprise=1), "surprise"),
     "no fingerprint": (line(fingerprint=None), "fingerprint"),
+    "a gap": (line(fingerprint=msgspec.to_builtins(mark(kernel=""))), "lacks kernel"),
     "empty": (b"\n\n", "no runs in it"),
     "infinite": (line().replace(b'"seconds":66.5', b'"seconds":1e999'), "is no run|not a number"),
 }

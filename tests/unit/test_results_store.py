@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -185,8 +186,10 @@ def test_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "LOCK_SECONDS", 0.2)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
     with pytest.raises(LabError, match=r"held its lock for 0\.2 s"):
         used(path)
+    assert 0.6 <= time.monotonic() - began < 8  # three uses, each waits
     other.execute("ROLLBACK")
     other.close()
     assert recorded(path, run(seed=2)) == [True]
