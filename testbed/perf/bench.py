@@ -89,7 +89,7 @@ class Measured(Struct, frozen=True):
 
     def told(self) -> dict[str, Any]:
         """As commands print it: the main figures, then all metrics by name."""
-        values = {name: round(value, 6) for name, value in self.values().items()}
+        values = self.values()
         return {
             "path": self.path,
             "gigabits_per_second": values[metrics.THROUGHPUT.name],

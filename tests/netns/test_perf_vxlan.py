@@ -223,7 +223,7 @@ def test_bench_of_the_baseline_against_itself() -> None:
     assert [each.path for each in turn] == ["wnv", "vxlan"]
     found = ratio([turn], "wnv", "vxlan")
     assert found is not None
-    assert 0.3 < found < 3
+    assert 0.05 < found < 20  # one turn of one second, beside whatever else the machine does
     for each in turn:
         values = each.values()
         assert values["throughput"] > 0.1
