@@ -150,14 +150,14 @@ def run_cell(lab: Lab, plan: BenchPlan, cell: Cell, progress: Progress, batch: s
 def _settings(
     lab: Lab, client: VmPlan, server: VmPlan, path: BenchPath, profile: str | None
 ) -> dict[str, Setting]:
-    """What is chosen while it is measured; offloads are those that the NICs have enabled now."""
+    """What is chosen while it is measured; offloads are those that the NICs have in use now."""
     hosts = sorted({client.host, server.host})
     shown = [nic for host in hosts for nic in nics.show(lab, host)]
     planned = {nic.profile for host in hosts for nic in lab.plan.host(host).nics}
     return {
         "engine": lab.record.engine,
         "nic": profile or ",".join(sorted(planned)),
-        "offloads": ",".join(sorted({each for nic in shown for each in nic["offloads"]["enabled"]})),
+        "offloads": ",".join(sorted({each for nic in shown for each in in_use(nic["offloads"]["enabled"])})),
         "wire": path.wire,
         "team": _team(lab, client.host),
         "ip": ipaddress.ip_address(path.server_address).version,
@@ -166,6 +166,11 @@ def _settings(
         "from": client.name,
         "to": server.name,
     }
+
+
+def in_use(enabled: Sequence[str]) -> list[str]:
+    """Of the tasks that a NIC has enabled: without ``nvgre`` none of NVGRE packets has an effect."""
+    return [task for task in enabled if "nvgre" in enabled or not task.startswith("nvgre-")]
 
 
 def _of_load(load: Load) -> dict[str, Setting]:

@@ -108,7 +108,8 @@ def test_a_plan_is_measured_and_recorded_and_a_refused_cell_named(
             names = {sample.metric for sample in run.samples if sample.path == each and sample.object == ""}
             assert names == COMMON | own, each
         assert {METRICS[metric.name] for metric in run.metrics} == {*run.metrics}
-    assert "nvgre" not in str(first.fingerprint.settings["offloads"]).split(",")
+    assert "nvgre" not in str(first.fingerprint.settings["offloads"])
+    assert "nvgre-lso" in str(second.fingerprint.settings["offloads"])
     queues = {sample.object: sample.value for sample in first.samples if sample.metric == "queue_packets"}
     assert set(queues) == {f"host{host}/nic1/queue{queue}" for host in (1, 2) for queue in range(4)}
     assert sum(queues.values()) > 100
