@@ -64,7 +64,7 @@ def events(
 
 
 def moment(text: str, now: float) -> float:
-    """Seconds since the epoch. text: ``5m`` (ago), ``now``, a time of today, or all of it. Raises BadInput."""
+    """Seconds since the epoch. text: ``5m`` (ago), ``now``, today's time, or all of it. Raises BadInput."""
     if text == "now":
         return now
     if ago := re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text):
