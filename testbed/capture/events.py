@@ -113,7 +113,7 @@ class EventReader(Reader):
                     if is_last:
                         return
                     is_last = self._ending.wait(self._period)
-            except BrokenPipeError:
+            except ConnectionError:
                 return  # nobody reads any more
             finally:
                 self._look.close()

@@ -119,7 +119,7 @@ class HostSource(_Source):
             self._channel.send({"op": "events", "after": self._after})
             self._asked = now
         except (TestbedError, OSError) as error:
-            self._broken(str(error))
+            self._broken(_why(error))
 
     def fileno(self) -> int:
         """Readable when the answer is there; negative when none is to come."""
@@ -132,7 +132,7 @@ class HostSource(_Source):
         try:
             received = self._channel.receive()
         except (TestbedError, OSError) as error:
-            self._broken(str(error))
+            self._broken(_why(error))
             return []
         if received is None or "error" in received[0]:
             self._broken(received[0]["error"] if received else "it has ended")
@@ -197,7 +197,7 @@ class VmmSource(_Source):
         try:
             while True:
                 told = self._client.get("/events", after=self._after, limit=_PAGE)
-                page = _numbered(told["events"])
+                page = number_events(told["events"])
                 # revision 1 is the Plan that it was given at its start, which is no event
                 self._lost(told["first"] - 1 - max(self._after, 1), page, "revisions")
                 self._after = told["revision"]
@@ -219,8 +219,8 @@ class VmmSource(_Source):
         self._client.close()
 
 
-def _numbered(events: list[dict[str, Any]]) -> list[LabEvent]:
-    """Those of one revision always come together, so their place in it is known."""
+def number_events(events: list[dict[str, Any]]) -> list[LabEvent]:
+    """The VMM's, as it tells them. Those of one revision come together, so their place in it is known."""
     found: list[LabEvent] = []
     revision = place = 0
     for event in events:
@@ -229,3 +229,7 @@ def _numbered(events: list[dict[str, Any]]) -> list[LabEvent]:
         number = f"{VMM}/{revision}.{place}"
         found.append(LabEvent(id=number, source=VMM, sequence=revision, **event))
     return found
+
+
+def _why(error: Exception) -> str:
+    return "it has ended" if isinstance(error, BrokenPipeError | ConnectionResetError) else str(error)
