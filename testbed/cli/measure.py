@@ -1,4 +1,4 @@
-"""check, counters, events, bench: does it work, what happened, how fast is it."""
+"""check, counters, bench: does it work, what was counted, how fast is it."""
 
 from __future__ import annotations
 
@@ -96,38 +96,6 @@ def _plain(value: Any) -> str:
 
 @click.command()
 @click.argument("name")
-@click.argument("host", required=False)
-@click.option("--kind", metavar="KIND", help="Only events of this kind, such as policy-mismatch.")
-@format_option
-def events(name: str, host: str | None, kind: str | None, output: str) -> None:
-    """What happened on the hosts, oldest first."""
-    from testbed.lab.inspect import events as lab_events
-    from testbed.lab.lab import Lab
-
-    with Lab.open(name) as lab:
-        found = lab_events(lab, host, kind)
-    if output == "json":
-        print_json(found)
-        return
-    print_table(
-        ["time", "host", "kind", "object", ""],
-        [
-            [_clock(each["time"]), each["host"], each["kind"], each["object"], _pairs(each["fields"])]
-            for each in found["events"]
-        ],
-    )
-    if found["lost"]:
-        click.echo(f"{found['lost']} older events are no longer known")
-
-
-def _clock(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "milliseconds")
-
-
-@click.command()
-@click.argument("name")
 @click.option("--from", "source", metavar="VM", help="Default: the first VM that has a partner.")
 @click.option("--to", "target", metavar="VM", help="Default: one of the same subnet on another host.")
 @click.option("--seconds", default=5, show_default=True, type=click.IntRange(1, 3600))
@@ -181,4 +149,4 @@ def bench(
         click.echo(f"ratio to {other}: {ratio} (median of {repeat} pairs)")
 
 
-COMMANDS = (check, counters, events, bench)
+COMMANDS = (check, counters, bench)

@@ -29,7 +29,7 @@ from testbed.nic.offloads import Offloads
 from testbed.nic.stage import NicStage
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.datapath import BATCH, Datapath
-from testbed.switch.drops import Drop
+from testbed.switch.drops import Drop, DropCounts
 from testbed.switch.extensions.api import Extension
 from testbed.switch.extensions.stack import Stack
 from testbed.switch.extensions.stage import PortExtensions, UplinkExtensions
@@ -402,7 +402,12 @@ class Worker:
     def _on_capture_counts(self, message: Message, _: list[int]) -> Message:
         return self.taps.counts(message["id"])
 
-    def _on_counters(self, _: Message, __: list[int]) -> Any:
+    def _on_drops(self, _: Message, __: list[int]) -> list[tuple[str, str, int, str, int]]:
+        """The counters of drops alone: stage, port or NIC, VSID, reason, packets."""
+        return [(*key[:3], str(key[3]), packets) for key, packets in self._drops().items()]
+
+    def _drops(self) -> DropCounts:
+        """What the pipeline has dropped, and what NICs and kernel did."""
         drops = {**self.datapath.drops}
         for uplink in self.state.uplinks.values():
             if overruns := uplink.overruns():
@@ -410,11 +415,14 @@ class Worker:
             if refused := uplink.refused():
                 key = NIC, uplink.name, 0, Drop.TX_REFUSED
                 drops[key] = drops.get(key, 0) + refused
+        return drops
+
+    def _on_counters(self, _: Message, __: list[int]) -> Any:
         counters = collect(
             self.state.events.host,
             self.state.ports.values(),
             self.state.uplinks.values(),
-            drops,
+            self._drops(),
             self._totals,
             self.stack.counters(),
             self.team.counters(),

@@ -152,6 +152,14 @@ def load_plan(name: str) -> plans.Plan:
         raise LabError(f"{name} is not complete: it is being built, or `testbed gc` removes it") from None
 
 
+def plan_stamp(name: str) -> int:
+    """Another one means that another Plan was saved; 0: there is none."""
+    try:
+        return (directory(name) / _PLAN).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def forget(record: LabRecord) -> None:
     """Remove a lab's folder, if it is still this lab's."""
     with locked() as labs:
