@@ -15,6 +15,7 @@ from testbed.cli import (
     conformance,
     diagnose,
     files,
+    graph,
     labs,
     link,
     machine,
@@ -67,6 +68,7 @@ for module in (
     measure,
     conformance,
     files,
+    graph,
     machine,
 ):
     for command in module.COMMANDS:
