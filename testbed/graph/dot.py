@@ -38,8 +38,8 @@ def quote(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Text in an HTML-like label."""
-    return html.escape(_CONTROL.sub(" ", text)).replace("\\", "&#92;")
+    """Text in an HTML-like label, in which a backslash begins something even where it is an entity."""
+    return html.escape(_CONTROL.sub(" ", text)).replace("\\", "\\\N{ZERO WIDTH SPACE}")
 
 
 def rows_of(hosts: Sequence[_T]) -> list[Sequence[_T]]:
