@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.graph import render
-from testbed.graph.colours import dark_rules, subnet_fill, subnet_line, variables
+from testbed.graph.colours import subnet_fill, subnet_line, variables
 from testbed.graph.model import Graph
 
 _FOLDER = Path(__file__).parent
@@ -44,7 +44,7 @@ def _style(graph: Graph) -> str:
     return (
         f":root{{{variables(dark=False)}}}{rules(dark=False)}\n"
         f"@media (prefers-color-scheme: dark){{:root{{{variables(dark=True)}}}{rules(dark=True)}}}\n"
-        f"{dark_rules(graph.subnets)}\n{_read('page.css')}"
+        f"{_read('page.css')}"
     )
 
 
