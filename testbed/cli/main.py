@@ -16,6 +16,7 @@ from testbed.cli import (
     diagnose,
     events,
     files,
+    graph,
     labs,
     link,
     machine,
@@ -69,6 +70,7 @@ for module in (
     events,
     conformance,
     files,
+    graph,
     machine,
 ):
     for command in module.COMMANDS:
