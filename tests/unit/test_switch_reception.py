@@ -41,8 +41,9 @@ def adapter(switch: MemorySwitch, name: str, **switches: bool) -> None:
 def stream(
     source: str, target: str, version: int = 4, size: int = 3 * MSS + 1, flags: int = ACK | PSH
 ) -> Packet:
-    return truth.tcp(path(source, target), version, 80, bytes(range(250)) * (size // 250) + b"x" * (size % 250),
-                     sequence=0xFFFFFF00, flags=flags, mss=MSS)  # fmt: skip
+    data = bytes(range(250)) * (size // 250) + b"x" * (size % 250)
+    at = path(source, target)
+    return truth.tcp(at, version, 80, data, sequence=0xFFFFFF00, flags=flags, mss=MSS)
 
 
 def on_the_wire(packet: Packet, version: int = 4) -> Packet:
