@@ -10,6 +10,8 @@ stays. A segment kept from GRO instead, by another queue, would overtake those o
 
 from __future__ import annotations
 
+import struct
+
 from testbed.packets import nvgre
 from testbed.switch.buffer import NEEDS_CSUM, READ, VNET_HEADER, WIRE, FrameBuffer
 from testbed.switch.uplink import Uplink
@@ -17,9 +19,13 @@ from testbed.switch.uplink import Uplink
 FIN, PSH, ACK = 0x01, 0x08, 0x10
 SHORTEST = 14 + 20  # bytes in front of a TCP header
 _NEVER_JOINED = 0xFF & ~(ACK | PSH)
-_TIMESTAMP = b"\1\1\x08\x0a"  # as everybody sends it (RFC 7323, appendix A): two NOPs, kind, length
 _NOP, _KIND, _LENGTH = 1, 8, 10
-_BARE, _WITH_TIMESTAMP = 5 << 4, 8 << 4  # the byte of a TCP header's data offset
+# What nearly all have. A TCP header's data offset and flags, its first options (RFC 7323, appendix A)
+_BARE = frozenset(5 << 12 | flags for flags in (0, ACK, PSH, ACK | PSH))
+_TIMED = frozenset(8 << 12 | flags for flags in (0, ACK, PSH, ACK | PSH))
+_TIMESTAMP = int.from_bytes((_NOP, _NOP, _KIND, _LENGTH), "big")
+_unpack_vnet = VNET_HEADER.unpack_from
+_unpack_tcp = struct.Struct("!12xH6xI").unpack_from
 # Where TCP may start in a frame: right behind an IPv4 or IPv6 header, inner or only one. As IPv6 extension
 # headers are multiples of 8 bytes, none of these is reached with one (the kernel joins no IPv4 options).
 _STARTS = frozenset(
@@ -30,13 +36,16 @@ _STARTS = frozenset(
 def joined(uplink: Uplink, buffer: FrameBuffer, end: int) -> bool:
     """Count a packet that the NIC has made of several frames. False: it was not to, or not all of it."""
     data = buffer.data
-    flags, _, _, mss, start, _ = VNET_HEADER.unpack_from(data, READ)
-    if not flags & NEEDS_CSUM or not mss or start < SHORTEST or WIRE + start + 20 > end:
-        return True  # nothing that can be cut
-    if not joinable(data, WIRE + start, start):
-        return False
+    flags, _, _, mss, start, _ = _unpack_vnet(data, READ)
+    tcp = WIRE + start
+    head, options = _unpack_tcp(data, tcp)
+    if start not in _STARTS or ((head not in _TIMED or options != _TIMESTAMP) and head not in _BARE):
+        if not flags & NEEDS_CSUM or not mss or start < SHORTEST or tcp + 20 > end:
+            return True  # nothing that can be cut
+        if not joinable(data, tcp, start):
+            return False
     uplink.rx_rsc_packets += 1
-    uplink.rx_rsc_segments += -(-(end - WIRE - start - (data[WIRE + start + 12] >> 2 & 60)) // mss) or 1
+    uplink.rx_rsc_segments += -(-(end - tcp - (head >> 10 & 60)) // (mss or 1))
     return True
 
 
@@ -47,10 +56,7 @@ def joinable(data: bytearray, tcp: int, start: int, besides: int = 0) -> bool:
     """
     if data[tcp + 13] & _NEVER_JOINED & ~besides or start not in _STARTS:
         return False
-    offset = data[tcp + 12] & 0xF0
-    if offset == _BARE or (offset == _WITH_TIMESTAMP and data[tcp + 20 : tcp + 24] == _TIMESTAMP):
-        return True
-    return _timestamp_at_most(data, tcp + 20, tcp + (offset >> 2))
+    return _timestamp_at_most(data, tcp + 20, tcp + (data[tcp + 12] >> 2 & 60))
 
 
 def _timestamp_at_most(data: bytearray, at: int, end: int) -> bool:

@@ -97,7 +97,7 @@ class SoftwareReceive:
         port, queue, view = self._port, self._queue, self._buffer.view
         for number in range(segments.frames):
             head = bytearray(segments.size)
-            _, at, length = segments.write(head, 0, number)
+            at, length = segments.write(head, 0, number)
             data = view[at : at + length]
             if not self._opens:
                 open_sum = ones_sum(head[VNET + tcp :]) + ones_sum(data)  # headers are of even length

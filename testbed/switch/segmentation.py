@@ -114,30 +114,35 @@ class Segments:
     """The segments of a super-packet, by number. frames: how many; size: bytes of vnet header and headers."""
 
     def __init__(self, cut: Cut) -> None:
-        self._cut = cut
         self.frames = cut.frames
         self.size = VNET + len(cut.template)
-        self._final = self.frames - 1
+        self._final, self._mss = self.frames - 1, cut.mss
+        self._payload, self._end, self._sequence = cut.payload, cut.end, cut.sequence
+        # flags of the first one, of those in the middle and of the last one of several
+        self._first_flags, self._last_flags = cut.flags & ~_FIN_PSH, cut.flags & ~_CWR
+        self._middle_flags = cut.flags & ~_FIN_PSH & ~_CWR
         length = cut.end - cut.payload
         rest = length - self._final * cut.mss
         self._full = _Heads(cut, min(cut.mss, length))
         self._last = _Heads(cut, rest) if self._final and rest != cut.mss else self._full
+        if not self._final:
+            self._last_flags = cut.flags
 
-    def write(self, to: bytearray, place: int, number: int) -> tuple[int, int, int]:
-        """A segment's vnet header and headers, whose checksum is open; their size, where its data are.
+    def write(self, to: bytearray, place: int, number: int) -> tuple[int, int]:
+        """A segment's vnet header and headers at ``place``, the checksum open; where its data are.
 
-        Returns (bytes written at ``place``, start of the payload in the buffer, its length).
+        Returns (start of the payload in the buffer, its length).
         """
-        cut = self._cut
-        done = number * cut.mss
-        at = cut.payload + done
-        sequence = cut.sequence + done & 0xFFFFFFFF
+        mss = self._mss
+        done = number * mss
+        at = self._payload + done
+        sequence = self._sequence + done & 0xFFFFFFFF
         if number < self._final:
-            heads, length, flags = self._full, cut.mss, cut.flags & ~_FIN_PSH
-        else:
-            heads, length, flags = self._last, cut.end - at, cut.flags
-        heads.write(to, place, number, sequence, flags & ~_CWR if number else flags)
-        return heads.size, at, length
+            flags = self._middle_flags if number else self._first_flags
+            self._full.write(to, place, number, sequence, flags)
+            return at, mss
+        self._last.write(to, place, number, sequence, self._last_flags)
+        return at, self._end - at
 
 
 class Segmenter:
@@ -166,14 +171,13 @@ class Segmenter:
         header: outer headers and inner MACs, or nothing; its IPv4 length and checksum are filled in.
         """
         segments = Segments(_of_vm(self._data, header, end))
-        sent, count = 0, segments.frames
+        sent, count, size = 0, segments.frames, segments.size
+        heads, addresses, base, pack = self._heads, self._head_addresses, self._base, _IOVEC.pack_into
         for begin in range(0, count, FRAMES):
             some = min(FRAMES, count - begin)
             for slot in range(some):
-                size, at, length = segments.write(self._heads, slot * _HEAD, begin + slot)
-                _IOVEC.pack_into(
-                    self._iovecs, slot * 32, self._head_addresses[slot], size, self._base + at, length
-                )
+                at, length = segments.write(heads, slot * _HEAD, begin + slot)
+                pack(self._iovecs, slot * 32, addresses[slot], size, base + at, length)
             done = self._flush(uplink, some)
             sent += done
             if done < some:

@@ -33,7 +33,7 @@ def separated(uplink: Uplink, buffer: FrameBuffer, end: int) -> Iterator[int]:
         yield buffer.restore(WIRE, vnet, _without_last(cut, frame))
     for number in range(first, segments.frames):
         head = bytearray(segments.size)
-        _, at, length = segments.write(head, 0, number)
+        at, length = segments.write(head, 0, number)
         yield buffer.restore(WIRE, bytes(head[:VNET]), bytes(head[VNET:]) + frame[at : at + length])
 
 
