@@ -31,6 +31,7 @@ from testbed.host.provider import ProviderSide
 from testbed.host.team.side import TeamSide
 from testbed.host.vmm.side import VmmSide
 from testbed.nic.faults import Faults
+from testbed.nic.guest import GuestOffloads
 from testbed.nic.offloads import Offloads
 from testbed.telemetry import EventLog
 from testbed.topology.plan import HostPlan, NicPlan
@@ -63,6 +64,7 @@ class Agent:
             "configure": self._configure,
             "detach-port": self._detach,
             "set-port": self._set_port,
+            "set-vnic": self._set_vnic,
             "policy": self._policy.answer,
             "select-next-hop": self._select_next_hop,
             "resync": lambda _: self._resync(),
@@ -193,10 +195,11 @@ class Agent:
         groups, handed = self._link.hand_over("hand-over-port", name=name)
         for descriptor in handed:
             self._loop.call_soon(os.close, descriptor)  # after the reply has carried it away
-        self._port_event(self._ports.pop(name), "handed-over")
+        port = self._ports.pop(name)
+        self._port_event(port, "handed-over")
         self._learner.detached(name)
         self._provider.set_groups(groups)
-        return Reply({}, handed)
+        return Reply({"port": port}, handed)
 
     def _detach(self, message: Message) -> Message:
         port = self._ports.pop(message["name"], None)
@@ -222,6 +225,19 @@ class Agent:
         self._learner.attached(name, self._ports[name]["mac"], vsid)
         self._events.add("port-change", name, vsid=vsid, before=before)
         return {"port": self._ports[name], "before": before}
+
+    def _set_vnic(self, message: Message) -> Message:
+        """Switch what the VM's adapter does; none named: say what it does. The guest's side is not here."""
+        name, wanted = message["name"], message["offloads"]
+        if name not in self._ports:
+            raise BadInput(f"there is no port {name!r}: one of {', '.join(self._ports) or 'none'}")
+        offloads = msgspec.convert(self._ports[name].get("offloads", {}), GuestOffloads).changed(wanted)
+        plain = msgspec.to_builtins(offloads)
+        if wanted:
+            self._link.order("set-vnic", name=name, offloads=plain)
+            self._events.add("vnic-change", name, **wanted)
+        self._ports[name] = {**self._ports[name], "offloads": plain}
+        return {"port": self._ports[name]}
 
     def _set_nic(self, message: Message) -> Message:
         """Switch offloads of a NIC and set its RSS, checked whole first. What is not named stays.

@@ -25,6 +25,7 @@ from testbed.host.nics import Nics
 from testbed.host.taps import Taps
 from testbed.host.team.worker import WorkerTeam
 from testbed.host.work import Work
+from testbed.nic.guest import GuestOffloads
 from testbed.nic.offloads import Offloads
 from testbed.nic.stage import NicStage
 from testbed.packets.ethernet import parse_mac
@@ -257,6 +258,7 @@ class Worker:
     def _on_add_port(self, message: Message, descriptors: list[int]) -> list[str]:
         self._on_remove_port(message, [])
         port = Port(message["name"], parse_mac(message["mac"]), message["vsid"], *descriptors)
+        port.use(msgspec.convert(message.get("offloads", {}), GuestOffloads))
         self.state.add_port(port)
         self.stack.attach_port(port)
         self._ports_changed()
@@ -287,6 +289,10 @@ class Worker:
     def _ports_changed(self) -> None:
         self._set_inspects(bool(self.learning.exchanges.open))
         self.nics.ports_changed()
+        self.state.forget_flows()
+
+    def _on_set_vnic(self, message: Message, _: list[int]) -> None:
+        self.state.ports[message["name"]].use(msgspec.convert(message["offloads"], GuestOffloads))
         self.state.forget_flows()
 
     def _on_set_port(self, message: Message, _: list[int]) -> list[str]:

@@ -158,7 +158,7 @@ def _nics(lab: Lab, hosts: set[str], profile: str | None) -> Iterator[bool]:
 @contextlib.contextmanager
 def _guests(lab: Lab, vms: tuple[VmPlan, ...], lso: bool | None) -> Iterator[bool]:
     """Whether the VMs may hand over super-packets meanwhile."""
-    planned = all(vm.vnics[0].lso for vm in vms)
+    planned = all(vm.vnics[0].offloads.in_use.lso for vm in vms)
     if lso is None:
         yield planned
         return
@@ -170,7 +170,7 @@ def _guests(lab: Lab, vms: tuple[VmPlan, ...], lso: bool | None) -> Iterator[boo
     finally:
         for vm in vms:
             with in_netns(lab.netns(vm.name)):
-                set_features(vm.vnics[0].interface, guest_features(lso=vm.vnics[0].lso))
+                set_features(vm.vnics[0].interface, guest_features(lso=vm.vnics[0].offloads.in_use.lso))
 
 
 @contextlib.contextmanager

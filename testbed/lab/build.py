@@ -17,6 +17,7 @@ from testbed.engines.select import by_name
 from testbed.errors import LabError
 from testbed.lab import first_commands, link, nic, store, team, vmm
 from testbed.lab.lab import FABRIC, Lab
+from testbed.lab.vnic import port_of
 from testbed.topology.management import VMM
 from testbed.topology.plan import HostPolicy, Plan, VmPlan
 
@@ -153,8 +154,7 @@ def _boot(lab: Lab, vm: VmPlan) -> None:
     adapters = guest.create_adapters(netns, vm)
     try:
         for vnic, queues in adapters:
-            port = {"name": vnic.port, "mac": vnic.mac, "vsid": vnic.vsid}
-            lab.host(vm.host).call("attach-port", queues, port=port)
+            lab.host(vm.host).call("attach-port", queues, port=port_of(vnic))
     finally:
         for _, queues in adapters:
             for queue in queues:

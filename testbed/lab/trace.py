@@ -252,7 +252,7 @@ def of_packet(lab: Lab, start: Start, address: str, kind: Kind, *, any_adapter: 
 def _asked(start: Start, ends: Ends, kind: Kind) -> Asked:
     frame = trace_frames.packet(ends, kind)
     vnic = start.vnic
-    if kind.protocol == "tcp" and vnic.lso and vnic.tx_checksum:
+    if kind.protocol == "tcp" and vnic.offloads.in_use.lso:
         return Asked(frame, trace_frames.super_packet(frame, vnic.mtu))
     too_long = len(frame) - HEADER > vnic.mtu
     return Asked(frame, remark=f"longer than the adapter's MTU, {vnic.mtu} bytes" if too_long else "")
