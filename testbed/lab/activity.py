@@ -25,7 +25,8 @@ class Row(Struct, frozen=True):
     """One object. Per second, None where it is not known (yet).
 
     out: from the VM, or from the host onto the cable; in: the other way. drops: packets, by ``reasons`` those
-    of each. note: what else is to be said, such as VSIDs.
+    of each. note: what else is to be said, such as VSIDs. total: packets dropped since the host started, in the
+    rows of drops only.
     """
 
     object: str
@@ -38,6 +39,7 @@ class Row(Struct, frozen=True):
     in_packets: float | None = None
     drops: float | None = None
     reasons: dict[str, float] = {}
+    total: float | None = None
 
 
 class Activity(Struct, frozen=True):
@@ -238,6 +240,7 @@ def _drops(drops: Iterable[Rate]) -> tuple[Row, ...]:
             str(rate.parts["vsid"]),
             drops=rate.per_second.get("packets"),
             reasons={rate.parts["reason"]: rate.per_second.get("packets", 0.0)},
+            total=rate.totals["packets"],
         )
         for rate in drops
     )
@@ -259,7 +262,7 @@ def _vsids(vsids: Iterable[Rate]) -> tuple[Row, ...]:
 
 
 def _hosts(now: Sample, plan: Plan, of: Mapping[str, list[Rate]]) -> tuple[Row, ...]:
-    """Sums of a host's NICs; note: what its worker takes of a core, or why the host is down."""
+    """Sums of a host's NICs; note: what its worker takes of a core."""
     rows = []
     for host in plan.hosts:
         busy = [rate.per_second.get("cpu_seconds") for rate in _of_host(of.get("worker", ()), host.name)]
@@ -270,7 +273,6 @@ def _hosts(now: Sample, plan: Plan, of: Mapping[str, list[Rate]]) -> tuple[Row, 
             if rate.per_second.get("packets")
         )
         state = "down" if host.name in now.down else "running"
-        note = now.down.get(host.name, note)
         rows.append(
             _row(
                 host.name,

@@ -26,13 +26,17 @@ _COUNTS = ("flows_rebalanced",)
 
 
 class Rate(Struct, frozen=True):
-    """An object's counters per second; empty where nothing was read before. parts: see :data:`PARTS`."""
+    """An object's counters per second; empty where nothing was read before. parts: see :data:`PARTS`.
+
+    totals: the counters themselves.
+    """
 
     host: str
     kind: str
     object: str
     parts: dict[str, Any]
     per_second: dict[str, float]
+    totals: dict[str, float]
 
 
 def counted(counter: Counter) -> dict[str, float]:
@@ -68,7 +72,7 @@ def _of_one(before: Reading | None, now: Reading) -> Iterable[Rate]:
         if any(value < base.get(name, 0) for name, value in fields.items()):
             base = {}
         rates = {name: (value - base.get(name, 0)) / seconds for name, value in fields.items() if seconds > 0}
-        yield Rate(each.host, each.kind, each.object, _parts(each), rates)
+        yield Rate(each.host, each.kind, each.object, _parts(each), rates, fields)
 
 
 def _restarted(known: Mapping[Key, Mapping[str, float]], now: Reading) -> bool:

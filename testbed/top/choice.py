@@ -10,10 +10,10 @@ from testbed.top.columns import VIEWS, cells
 
 SORTS = ("lab", "name", "out", "in", "drops")  # "lab": as in the topology file
 HELP = (
-    ("1-7, Tab, Left, Right", "the view: VMs, cables, queues, team, drops, VSIDs, hosts"),
-    ("s", f"sort by: {', '.join(SORTS)} (the lab's own order)"),
+    ("1-7, Tab, Left, Right", "view: VMs, cables, queues, team, drops, VSIDs, hosts"),
+    ("s", f"sort: {', '.join(SORTS)}; lab: its own order"),
     ("r", "reverse the order"),
-    ("/", "show only rows that contain a text; Enter keeps it, Esc removes it"),
+    ("/", "only rows with a text; Enter keeps it, Esc removes it"),
     ("p, Space", "pause, go on"),
     ("Up, Down, PgUp, PgDn, Home", "scroll"),
     ("h, ?", "this help"),

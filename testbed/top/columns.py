@@ -22,11 +22,11 @@ _HEADINGS: dict[View, tuple[str, ...]] = {
     "cables": ("cable", "switch", "state", *_TRAFFIC, "drops/s"),
     "queues": ("queue", "host", "of", "share", "in bit/s", "pkt/s"),
     "team": ("member", "host", "state", "flows, RTT", *_TRAFFIC, "drops/s"),
-    "drops": ("from", "host", "stage", "VSID", "reason", "pkt/s"),
+    "drops": ("from", "host", "stage", "VSID", "reason", "pkt/s", "in all"),
     "vsids": ("VSID", "on", *_TRAFFIC, "drops/s"),
     "hosts": ("host", "state", "worker", *_TRAFFIC, "drops/s"),
 }
-_NUMBERS = ("bit/s", "pkt/s", "share")
+_NUMBERS = ("bit/s", "pkt/s", "share", "in all")
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -43,7 +43,8 @@ def is_number(heading: str) -> bool:
 def cells(view: View, row: Row) -> Sequence[str]:
     """A row's text, column by column."""
     if view == "drops":
-        return row.object, row.host, row.state, row.note, next(iter(row.reasons), ""), number(row.drops)
+        reason = next(iter(row.reasons), "")
+        return (row.object, row.host, row.state, row.note, reason, number(row.drops), number(row.total))
     if view == "queues":
         return row.object, row.host, row.state, row.note, number(row.in_bits), number(row.in_packets)
     named: dict[View, tuple[str, ...]] = {
