@@ -18,6 +18,7 @@ from testbed.topology.plan import Plan
 View = Literal["vms", "cables", "queues", "team", "drops", "vsids", "hosts"]
 _QUEUE = re.compile(r"(rx|to_vm)_queue_(\d+)_packets")
 _LOSSES = ("lost", "overrun")  # faults of a cable by which a frame does not arrive
+_OWNERS = {"port": "VM", "nic": "NIC"}
 _WAYS = {"port": ("from_vm", "to_vm"), "nic": ("tx", "rx"), "cable": ("from_host", "to_host")}
 
 
@@ -25,8 +26,8 @@ class Row(Struct, frozen=True):
     """One object. Per second, None where it is not known (yet).
 
     out: from the VM, or from the host onto the cable; in: the other way. drops: packets, by ``reasons`` those
-    of each. note: what else is to be said, such as VSIDs. total: packets dropped since the host started, in the
-    rows of drops only.
+    of each. note: what else is to be said, such as VSIDs. total: packets dropped since the host
+    started, in the rows of drops only.
     """
 
     object: str
@@ -215,7 +216,7 @@ def _team(now: Sample, nics: Iterable[Rate], losses: Losses) -> tuple[Row, ...]:
 
 
 def _queues(nics: Iterable[Rate], ports: Iterable[Rate]) -> tuple[Row, ...]:
-    """Of objects that have several; note: the part of the object's packets. A VM's have no bytes."""
+    """Of objects that have several; state: whose, note: the part of its packets. A VM's have no bytes."""
     rows = []
     for rate in (*nics, *ports):
         found = [match for field in rate.per_second if (match := _QUEUE.fullmatch(field))]
@@ -225,7 +226,9 @@ def _queues(nics: Iterable[Rate], ports: Iterable[Rate]) -> tuple[Row, ...]:
             size = rate.per_second.get(f"{match[1]}_queue_{match[2]}_bytes")
             share = f"{packets / total:.0%}" if total else ""
             bits = None if size is None else 8 * size
-            row = Row(f"{rate.object} {match[2]}", rate.host, "", share, None, None, bits, packets)
+            row = Row(
+                f"{rate.object} {match[2]}", rate.host, _OWNERS[rate.kind], share, None, None, bits, packets
+            )
             rows.append(row)
     return tuple(rows)
 
