@@ -62,10 +62,10 @@ def test_drops_are_told_apart_by_stage_vsid_and_reason() -> None:
     def drop(reason: str, packets: int) -> Any:
         return counter("drop", "blue1:eth0", stage="wnv", vsid=5001, reason=reason, packets=packets)
 
-    before = {"host1": reading(1.0, drop("not-ip", 5))}
-    now = {"host1": reading(2.0, drop("not-ip", 6), drop("oversize", 3))}
-    found = {each.parts["reason"]: each.per_second for each in between(before, now)}
-    assert found == {"not-ip": {"packets": 1.0}, "oversize": {"packets": 3.0}}
+    before = {"host1": reading(1.0, drop("not-ip", 5), drop("not-nvgre", 1))}
+    now = {"host1": reading(2.0, drop("not-ip", 6), drop("not-nvgre", 3), drop("oversize", 3))}
+    found = {each.parts["reason"]: each.per_second["packets"] for each in between(before, now)}
+    assert found == {"not-ip": 1.0, "not-nvgre": 2.0, "oversize": 3.0}
 
 
 def test_what_goes_up_and_down_has_no_rate() -> None:
@@ -91,8 +91,8 @@ def test_rows_join_counters_plan_and_state() -> None:
         fields = {"from_host_packets": frames, "from_host_bytes": 10 * frames, "to_host_drop_packets": frames}
         return counter("cable", "host1:nic1", **fields)
 
-    def lost(frames: int) -> Any:
-        return counter("cable-fault", "host1:nic1", way="to-host", fault="lost", packets=frames)
+    def fault(what: str, frames: int) -> Any:
+        return counter("cable-fault", "host1:nic1", way="to-host", fault=what, packets=frames)
 
     before = sample(
         0.0, {"host1": reading(0.0, worker(0), port(0), drop(0)), "fabric": reading(0.0, cable(0))}
@@ -101,7 +101,7 @@ def test_rows_join_counters_plan_and_state() -> None:
         2.0,
         {
             "host1": reading(2.0, worker(1.0), port(20), drop(4)),
-            "fabric": reading(2.0, cable(6), lost(2)),
+            "fabric": reading(2.0, cable(6), fault("lost", 2), fault("corrupted", 9)),
         },
         down={"host2": "it does not run"},
         vms={"blue1": True, "red1": False},
@@ -144,9 +144,12 @@ def test_a_lab_that_is_gone_is_told(state: Any) -> None:
 
 
 def test_another_lab_of_the_same_name_has_no_past() -> None:
-    other = msgspec.structs.replace(everything(), record=msgspec.structs.replace(RECORD, id="other"))
-    assert activity(everything(), other).seconds == 0.0
-    assert all(row.drops is None for row in activity(other, everything()).vms)
+    readings = {name: msgspec.structs.replace(each, time=3.0) for name, each in everything().readings.items()}
+    later = msgspec.structs.replace(everything(), time=3.0, readings=readings)
+    other = msgspec.structs.replace(later, record=msgspec.structs.replace(RECORD, id="other"))
+    assert (activity(everything(), later).seconds, activity(everything(), other).seconds) == (2.0, 0.0)
+    assert {row.object for row in activity(everything(), later).hosts if row.drops is not None} == {"host1"}
+    assert all(row.drops is None for row in activity(everything(), other).hosts)
 
 
 def test_interfaces_are_read_as_switch_ports() -> None:

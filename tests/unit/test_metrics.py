@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -109,13 +110,13 @@ def test_words_with_quotes_and_line_ends_come_back_as_they_were() -> None:
 
 
 def test_a_kind_that_is_new_is_exported_all_the_same() -> None:
-    found = exported(sample(1.0, {"host1": reading(1.0, counter("flow-table", "t", **{"hit-count": 3}))}))
+    families = Families()
+    add_sample(families, sample(1.0, {"host1": reading(1.0, counter("flow-table", "t", **{"hit-count": 3}))}))
+    found = {family.name: family for family in families}
     assert found["testbed_flow_table_hit_count"].samples[0].value == 3.0
 
 
 def test_several_labs_share_the_families() -> None:
-    import msgspec
-
     other = msgspec.structs.replace(everything(), name="other")
     found = exported(everything(), other, Sample("gone", 1.0, "ended"))
     assert {each.labels["lab"]: each.value for each in found["testbed_lab_up"].samples} == {

@@ -72,6 +72,9 @@ def test_a_filter_is_typed_kept_and_removed() -> None:
     assert (choice.filter, choice.typing) == ("qs", False)
     choice.press("escape")
     assert choice.filter == ""
+    for key in ("/", "x", "escape"):
+        choice.press(key)
+    assert (choice.filter, choice.typing) == ("", False)
     choice.filter = "VM1"
     assert [row.object for row in choice.of(many(12).vms)] == ["vm1", "vm10", "vm11"]
 
@@ -137,6 +140,7 @@ def test_what_does_not_fit_is_counted_and_can_be_scrolled_to() -> None:
     found = lines(many(50), choice)
     first = objects(found)
     assert first[0] == "vm0"
+    assert (len(found), found[-1].split()[0], len(first)) == (24, "q", 17)
     assert any(line.strip() == f"{50 - len(first)} more" for line in found)
     for _ in range(10):
         choice.press("page-down")
