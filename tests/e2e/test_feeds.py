@@ -25,6 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.cli import TWO_HOSTS, Cli, counters
 from support.labs import Lab
 from testbed.lab.activity import activity
+from testbed.lab.lab import Lab as Opened
 from testbed.lab.watch import Watch
 
 pytestmark = pytest.mark.e2e
@@ -190,6 +191,18 @@ def test_the_view_survives_its_hosts_and_its_lab(cli: Cli) -> None:
         assert screen.process.stderr is not None
         assert screen.process.stderr.read() == b""
         assert termios.tcgetattr(screen.terminal) == screen.before
+    cli.ok("down", name)
+
+
+def test_a_vm_that_has_ended_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = cli.up(TWO_HOSTS)["name"]
+    monkeypatch.setenv("TESTBED_STATE_DIR", str(cli.state))
+    with Watch(name) as watch, Opened.open(name) as inside:
+        assert watch.sample().vms == {"blue1": True, "blue2": True}
+        inside.engine.stop(inside.ref, ["blue2"])
+        assert watch.sample().vms == {"blue1": True, "blue2": False}
+        found = activity(None, watch.sample())
+    assert found.problems == ("VMs that do not run: blue2",)
     cli.ok("down", name)
 
 
