@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from testbed.cli.output import format_option, print_json, print_table, progress
+from testbed.cli.results import keeper, results_option
 
 
 @click.command()
@@ -137,6 +139,9 @@ def _clock(seconds: float) -> str:
 @click.option("--nic", "profile", metavar="PROFILE", help="The NICs on the path are of it meanwhile.")
 @click.option("--guest-lso", type=bool, help="Whether the VMs hand over super-packets meanwhile.")
 @click.option("--baseline", type=click.Choice(["vxlan"]), help="Measure this in alternation.")
+@click.option("--save", is_flag=True, help="Record the run in the results file.")
+@click.option("--label", default="", help="With --save: a word to find it by.")
+@results_option
 @format_option
 def bench(
     name: str,
@@ -149,12 +154,16 @@ def bench(
     profile: str | None,
     guest_lso: bool | None,
     baseline: Any,
+    save: bool,
+    label: str,
+    store: Path | None,
     output: str,
 ) -> None:
     """Measure TCP throughput between two VMs with iperf3."""
     from testbed.lab import bench as lab_bench
     from testbed.lab.lab import Lab
 
+    keep = keeper(save=save, label=label, store=store)
     with Lab.open(name) as lab, progress() as report:
         result = lab_bench.run(
             lab,
@@ -169,8 +178,9 @@ def bench(
             repeat=repeat,
             progress=lambda done, total, what: report(f"{what} ({done} of {total} runs)"),
         )
+        saved = keep(lab, result)
     if output == "json":
-        print_json(result)
+        print_json({**result, **saved})
         return
     print_table(
         ["path", "Gbit/s", "retransmits", "switch CPU s"],
@@ -179,6 +189,8 @@ def bench(
     )
     for other, ratio in result["ratio"].items():
         click.echo(f"ratio to {other}: {ratio} (median of {repeat} pairs)")
+    if saved:
+        click.echo(f"recorded in {saved['results']} as run {saved['run']}")
 
 
 COMMANDS = (check, counters, events, bench)

@@ -16,7 +16,8 @@ from testbed.lab.inspect import processes
 from testbed.lab.lab import FABRIC, Lab
 from testbed.namespaces import in_netns
 from testbed.nic.features import guest_features, set_features
-from testbed.perf.bench import Baseline, BenchPath, Progress, bench
+from testbed.perf.bench import CONGESTION_CONTROL, WARM_UP, Baseline, BenchPath, Progress, bench
+from testbed.perf.iperf import BLOCK_SIZE
 from testbed.topology.plan import CablePlan, VmPlan
 from testbed.topology.schema import Wire
 
@@ -35,11 +36,12 @@ def run(
     repeat: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """The result of :func:`testbed.perf.bench.bench` with the keys "from", "to" and "wire" added.
+    """The result of :func:`testbed.perf.bench.bench` with "from", "to", "wire" and "settings" added.
 
     Without ``source`` and ``target``: the first two VMs of one subnet on different hosts.
     ``wire``, ``profile`` (of the NICs on the path) and ``guest_lso`` are switched for the measurement
-    and back; the baseline has the same wire, guests and coalescing.
+    and back; the baseline has the same wire, guests and coalescing. settings: all that was chosen, as
+    docs/results.md names it.
     """
     client, server = _choose(lab, source, target)
     with contextlib.ExitStack() as stack:
@@ -48,8 +50,37 @@ def run(
         lso = stack.enter_context(_guests(lab, (client, server), guest_lso))
         path = path_between(lab, client, server, "wnv", on_wire)
         path = dataclasses.replace(path, guest_lso=lso, coalesces=coalesces)
+        settings = _settings(lab, client, server, path, profile)
         result = bench(path, baseline, seconds=seconds, streams=streams, repeat=repeat, progress=progress)
-    return {"from": client.name, "to": server.name, "wire": on_wire, **result}
+    settings |= {"streams": streams, "seconds": seconds}
+    return {"from": client.name, "to": server.name, "wire": on_wire, "settings": settings, **result}
+
+
+def _settings(
+    lab: Lab, client: VmPlan, server: VmPlan, path: BenchPath, profile: str | None
+) -> dict[str, str | int | bool]:
+    """What is chosen while it is measured; offloads are those that the NICs have enabled now."""
+    hosts = sorted({client.host, server.host})
+    shown = [nic for host in hosts for nic in nics.show(lab, host)]
+    team = lab.plan.host(client.host).team
+    planned = {nic.profile for host in hosts for nic in lab.plan.host(host).nics}
+    return {
+        "engine": lab.record.engine,
+        "nic": profile or ",".join(sorted(planned)),
+        "offloads": ",".join(sorted({each for nic in shown for each in nic["offloads"]["enabled"]})),
+        "wire": path.wire,
+        "team": f"{team.mode}/{team.algorithm}" if len(lab.plan.host(client.host).nics) > 1 else "none",
+        "direction": "forward",
+        "protocol": "tcp",
+        "ip": ipaddress.ip_address(path.server_address).version,
+        "message_size": BLOCK_SIZE,
+        "warm_up": WARM_UP,
+        "mtu": path.mtu,
+        "guest_lso": path.guest_lso,
+        "congestion_control": CONGESTION_CONTROL,
+        "from": client.name,
+        "to": server.name,
+    }
 
 
 def path_between(lab: Lab, client: VmPlan, server: VmPlan, name: str, wire: Wire) -> BenchPath:

@@ -161,6 +161,18 @@ def test_only_the_vmm_knows_its_framework() -> None:
     assert offenders(vmm, ("testbed.engines", "testbed.lab", "testbed.host", "testbed.cli", "docker")) == []
 
 
+def test_results_know_no_lab() -> None:
+    above = (
+        "testbed.cli",
+        "testbed.lab",
+        "testbed.engines",
+        "testbed.wiring",
+        "testbed.perf",
+        "testbed.host",
+    )
+    assert offenders(("testbed.results",), above) == []
+
+
 def test_nobody_imports_the_command_line() -> None:
     assert offenders(("testbed.cli", "testbed.__main__"), ("testbed.cli",), outside=True) == []
 

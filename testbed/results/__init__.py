@@ -1,0 +1,1 @@
+"""Measurements kept in a file, with the environment in which they were made."""

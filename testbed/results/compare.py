@@ -1,0 +1,302 @@
+"""Is NEW as good as BASE? Like with like only, each by its ratio to the baselines of its own runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from testbed.errors import BadInput
+from testbed.results.model import OURS, Better, Metric, Run, Setting
+from testbed.results.statistics import Groups, change
+
+FEWEST = 5
+"""Values on either side below which nothing is judged: a bootstrap of fewer is too narrow."""
+
+Verdict = Literal["regression", "worse", "same", "better", "not judged", "too few", "undecided"]
+
+
+class Row(Struct, frozen=True):
+    """One metric of one class. base, new: medians, of ratios to ``baseline`` or, where it is "", of values.
+
+    change, low, high: NEW / BASE - 1 in percent, with the bounds of its interval; None where there is none.
+    """
+
+    kind: str
+    class_id: str
+    settings: str
+    metric: str
+    unit: str
+    better: Better
+    path: str
+    baseline: str
+    base: float
+    new: float
+    base_values: int
+    new_values: int
+    change: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict
+
+
+class Comparison(Struct, frozen=True):
+    """threshold, confidence: percent. left_out: what was not compared, and why."""
+
+    base: str
+    new: str
+    threshold: float
+    confidence: float
+    rows: list[Row]
+    left_out: list[str]
+
+    @property
+    def regressions(self) -> list[Row]:
+        """The rows because of which NEW is worse."""
+        return [row for row in self.rows if row.verdict == "regression"]
+
+    @property
+    def judged(self) -> list[Row]:
+        """The rows that could have been regressions."""
+        return [row for row in self.rows if row.verdict not in ("not judged", "too few", "undecided")]
+
+
+Class = tuple[str, str]  # kind, class id
+
+
+def compare(
+    base: Sequence[Run],
+    new: Sequence[Run],
+    names: tuple[str, str],
+    *,
+    threshold: float = 5,
+    confidence: float = 95,
+) -> Comparison:
+    """Compare two sets of runs. Raises BadInput where they share a run or have no class in common."""
+    if shared := {run.id for run in base} & {run.id for run in new}:
+        raise BadInput(f"{names[0]} and {names[1]} have {len(shared)} runs in common: {min(shared)}")
+    sides = (_by_class(base), _by_class(new))
+    common = sorted(sides[0].keys() & sides[1].keys())
+    left_out = [*_left_out(sides[0], sides[1], names), *_left_out(sides[1], sides[0], names[::-1])]
+    if not common:
+        told = "".join(f"\n  {line}" for line in left_out)
+        raise BadInput(f"{names[0]} and {names[1]} have nothing alike to compare:{told}")
+    varying = _varying([sides[0][each][0] for each in common])
+    rows = []
+    for each in common:
+        settings = " ".join(f"{name}={sides[0][each][0].fingerprint.settings.get(name)}" for name in varying)
+        found, unlike = _rows(sides[0][each], sides[1][each], settings, threshold, confidence)
+        rows += found
+        left_out += [f"{settings or each[0]}: {line}" for line in unlike]
+    return Comparison(*names, threshold, confidence, rows, left_out)
+
+
+def _by_class(runs: Iterable[Run]) -> dict[Class, list[Run]]:
+    found: dict[Class, list[Run]] = defaultdict(list)
+    for run in runs:
+        found[run.kind, run.fingerprint.class_id()].append(run)
+    return dict(found)
+
+
+def _varying(runs: Sequence[Run]) -> list[str]:
+    """The settings in which the compared classes differ from each other."""
+    every = sorted({name for run in runs for name in run.fingerprint.settings})
+    return [name for name in every if len({repr(run.fingerprint.settings.get(name)) for run in runs}) > 1]
+
+
+# ---- what is not alike ------------------------------------------------------------------------
+
+
+def _left_out(here: dict[Class, list[Run]], there: dict[Class, list[Run]], names: Sequence[str]) -> list[str]:
+    """A line for each class that the other side lacks: in what it differs from the nearest one there."""
+    told = []
+    for each in sorted(here.keys() - there.keys()):
+        runs = here[each]
+        ours = runs[0].fingerprint.comparable()
+        others = [others[0].fingerprint.comparable() for kind, others in _of_kind(there, each[0])]
+        count = f"{len(runs)} run{'s' * (len(runs) > 1)} ({runs[0].kind}) of {names[0]}"
+        if not others:
+            told.append(f"{count}: {names[1]} has none of this kind")
+            continue
+        nearest = min((_differences(ours, other) for other in others), key=len)
+        told.append(f"{count}: nothing alike in {names[1]}; nearest differs in {', '.join(nearest)}")
+    return told
+
+
+def _of_kind(side: dict[Class, list[Run]], kind: str) -> list[tuple[str, list[Run]]]:
+    return [(name, runs) for (name, _), runs in side.items() if name == kind]
+
+
+def _differences(ours: dict[str, Setting], other: dict[str, Setting]) -> list[str]:
+    return [
+        f"{name.removeprefix('settings.')} ({_word(ours, name)}, there {_word(other, name)})"
+        for name in sorted({*ours, *other})
+        if _word(ours, name) != _word(other, name)
+    ]
+
+
+def _word(values: dict[str, Setting], name: str) -> str:
+    return str(values[name]) if name in values else "not told"
+
+
+# ---- numbers ----------------------------------------------------------------------------------
+
+What = tuple[str, str, str]  # metric, path, baseline
+
+
+def _rows(
+    base: Sequence[Run], new: Sequence[Run], settings: str, threshold: float, confidence: float
+) -> tuple[list[Row], list[str]]:
+    """The rows of one class, and what only one side has measured or measured otherwise."""
+    sides = (_values(base), _values(new))
+    metrics = ({each.name: each for run in runs for each in run.metrics} for runs in (base, new))
+    base_metrics, new_metrics = metrics
+    rows, unlike = [], []
+    for what in sorted(sides[0].keys() | sides[1].keys()):
+        name, path, baseline = what
+        if not (what in sides[0] and what in sides[1]):
+            side = "BASE" if what in sides[0] else "NEW"
+            told = f"{path} / {baseline}" if baseline else path
+            unlike.append(f"{name} {told}: in {side} only")
+            continue
+        metric, other = base_metrics[name], new_metrics[name]
+        if (metric.unit, metric.better) != (other.unit, other.better):
+            unlike.append(f"{name}: in {metric.unit} in BASE, in {other.unit} in NEW")
+            continue
+        found = _judge(metric, sides[0][what], sides[1][what], threshold, confidence)
+        first = base[0]
+        rows.append(_row(first.kind, first.fingerprint.class_id(), settings, metric, what, found))
+    return rows, unlike
+
+
+class _Judged(Struct, frozen=True):
+    base: Groups
+    new: Groups
+    change: tuple[float, float, float] | None
+    verdict: Verdict
+
+
+def _row(kind: str, class_id: str, settings: str, metric: Metric, what: What, found: _Judged) -> Row:
+    base, new = ([value for group in side for value in group] for side in (found.base, found.new))
+    moved = [round(100 * (each - 1), 2) for each in found.change] if found.change else [None, None, None]
+    return Row(
+        kind=kind,
+        class_id=class_id,
+        settings=settings,
+        metric=metric.name,
+        unit="" if what[2] else metric.unit,
+        better=metric.better,
+        path=what[1],
+        baseline=what[2],
+        base=statistics.median(base),
+        new=statistics.median(new),
+        base_values=len(base),
+        new_values=len(new),
+        change=moved[0],
+        low=moved[1],
+        high=moved[2],
+        verdict=found.verdict,
+    )
+
+
+def _judge(metric: Metric, base: Groups, new: Groups, threshold: float, confidence: float) -> _Judged:
+    if any(value <= 0 for side in (base, new) for group in side for value in group):
+        return _Judged(base, new, None, "not judged" if metric.better == "neither" else "undecided")
+    found = change(base, new, confidence)
+    few = min(sum(len(group) for group in side) for side in (base, new)) < FEWEST
+    return _Judged(base, new, found, "too few" if few else _verdict(metric.better, found, threshold))
+
+
+def _verdict(better: Better, found: tuple[float, float, float], threshold: float) -> Verdict:
+    """A regression is worse by more than the threshold, and its interval does not contain "no change"."""
+    middle, low, high = found
+    if better == "neither":
+        return "not judged"
+    if low <= 1 <= high:
+        return "same"
+    if (middle > 1) == (better == "higher"):
+        return "better"
+    return "regression" if abs(middle - 1) > threshold / 100 else "worse"
+
+
+def _values(runs: Sequence[Run]) -> dict[What, list[list[float]]]:
+    """Values by metric, path and baseline, grouped by run. What is of one object or moment stays out."""
+    found: dict[What, list[list[float]]] = defaultdict(list)
+    for run in runs:
+        turns: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+        for sample in run.samples:
+            if not sample.object and not sample.time:
+                turns[sample.metric, sample.path][sample.repetition] = sample.value
+        for (metric, path), ours in turns.items():
+            if path not in (OURS, ""):
+                continue
+            for baseline, values in _against(metric, path, ours, turns).items():
+                found[metric, path, baseline].append(values)
+    return dict(found)
+
+
+def _against(
+    metric: str, path: str, ours: dict[int, float], turns: dict[tuple[str, str], dict[int, float]]
+) -> dict[str, list[float]]:
+    """By baseline: the ratio of each turn in which both were measured. Without any: "" and the values."""
+    found = {}
+    for (name, other), theirs in turns.items():
+        if path != OURS or name != metric or other in (OURS, ""):
+            continue
+        both = ours.keys() & theirs.keys()
+        if both and all(theirs[turn] > 0 for turn in both):
+            found[other] = [ours[turn] / theirs[turn] for turn in sorted(both)]
+    return found or {"": [ours[turn] for turn in sorted(ours)]}
+
+
+# ---- as text ----------------------------------------------------------------------------------
+
+COLUMNS = ("settings", "metric", "path", "BASE", "NEW", "change", "verdict")
+
+
+def cells(row: Row) -> list[str]:
+    """A row for people, in :data:`COLUMNS`."""
+    path = f"{row.path} / {row.baseline}" if row.baseline else row.path
+    unit = f" {row.unit}" if row.unit not in ("", "1") else ""
+    moved = "" if row.change is None else f"{row.change:+.1f} % ({row.low:+.1f} to {row.high:+.1f})"
+    return [
+        row.settings,
+        row.metric,
+        path,
+        f"{row.base:.4g}{unit}",
+        f"{row.new:.4g}{unit}",
+        moved,
+        row.verdict,
+    ]
+
+
+def summary(found: Comparison) -> str:
+    """One sentence."""
+    count = len(found.regressions)
+    told = f"{count} regression{'s' * (count != 1)}" if count else "No regression"
+    open_ones = sum(row.verdict in ("too few", "undecided") for row in found.rows)
+    return (
+        f"{told} beyond {found.threshold:g} % among {len(found.judged)} comparisons"
+        f" ({found.confidence:g} % bootstrap intervals)" + f"; {open_ones} not decided" * bool(open_ones)
+    )
+
+
+def markdown(found: Comparison) -> str:
+    """A comment for a pull request."""
+    text = [f"### {summary(found)}", "", f"BASE: {_code(found.base)}, NEW: {_code(found.new)}", ""]
+    text += ["| " + " | ".join(COLUMNS) + " |", "|---|---|---|---:|---:|---:|---|"]
+    for row in found.rows:
+        shown = [each.replace("|", "\\|") for each in cells(row)]
+        if row.verdict == "regression":
+            shown[-1] = f"**{shown[-1]}**"
+        text.append("| " + " | ".join(shown) + " |")
+    if found.left_out:
+        text += ["", "Not compared:", "", *(f"- {line}" for line in found.left_out)]
+    return "\n".join(text)
+
+
+def _code(text: str) -> str:
+    return "`" + text.replace("`", "'") + "`"
