@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from pathlib import Path
 
 import click
 
@@ -14,19 +15,31 @@ PORT = 9885
 @click.argument("names", nargs=-1)
 @click.option("--port", metavar="N", type=click.IntRange(0, 65535), default=PORT, show_default=True)
 @click.option("--address", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--results",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Tell the latest results of this file too.",
+)
 @click.option("--once", is_flag=True, help="Print the metrics instead of serving them.")
-def metrics(names: tuple[str, ...], port: int, address: str, once: bool) -> None:
+def metrics(names: tuple[str, ...], port: int, address: str, results: Path | None, once: bool) -> None:
     """Serve the counters of labs to Prometheus: of those that are named, or of all.
 
     Each scrape reads the labs once. Ends with Ctrl-C.
     """
     from testbed.lab import store
-    from testbed.metrics.exporter import Exporter
+    from testbed.metrics.exporter import Exporter, Source
     from testbed.metrics.labs import Labs
+    from testbed.metrics.results import Results
+    from testbed.results.store import reading
 
     for name in names:
         store.load(name)  # raises where there is none
-    with contextlib.closing(Exporter([Labs(dict.fromkeys(names))])) as exporter:
+    sources: list[Source] = [Labs(dict.fromkeys(names))]
+    if results is not None:
+        with reading(results):  # raises what is wrong with it
+            sources.append(Results(results))
+    with contextlib.closing(Exporter(sources)) as exporter:
         if once:
             click.echo(exporter.text(), nl=False)
             return

@@ -69,6 +69,10 @@ HELP: Mapping[str, str] = {
     "cable_fault_packets": "Frames by what a cable with faults has done to them.",
     "extension_value": "A number of a switch extension's own, whatever it means.",
     "worker_cpu_seconds": "Processor time of a host's worker.",
+    "results_up": "Whether the results file can be read.",
+    "result_value": "A metric of the latest results, the median of its turns.",
+    "result_ratio": "The lab's switches beside a baseline of the same turn, the median of the turns.",
+    "result_timestamp_seconds": "When a run of the latest results began.",
 }
 
 

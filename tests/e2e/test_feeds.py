@@ -24,6 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.cli import TWO_HOSTS, Cli, counters
 from support.labs import Lab
+from support.waiting import until
 from testbed.lab.activity import activity
 from testbed.lab.lab import Lab as Opened
 from testbed.lab.watch import Watch
@@ -200,7 +201,7 @@ def test_a_vm_that_has_ended_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) 
     with Watch(name) as watch, Opened.open(name) as inside:
         assert watch.sample().vms == {"blue1": True, "blue2": True}
         inside.engine.stop(inside.ref, ["blue2"])
-        assert watch.sample().vms == {"blue1": True, "blue2": False}
+        until(lambda: watch.sample().vms == {"blue1": True, "blue2": False}, "it still runs")
         found = activity(None, watch.sample())
     assert found.problems == ("VMs that do not run: blue2",)
     cli.ok("down", name)

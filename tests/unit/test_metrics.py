@@ -14,12 +14,15 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.results import run
 from support.samples import counter, everything, reading, sample
 from testbed.cli.metrics import PORT
 from testbed.lab.sample import Sample
 from testbed.metrics.exporter import Exporter
 from testbed.metrics.families import HELP, Families
 from testbed.metrics.labs import add_sample
+from testbed.metrics.results import Results, add_runs
+from testbed.results.store import writing
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "examples" / "grafana"
@@ -47,7 +50,23 @@ def exported(*samples: Sample) -> dict[str, Any]:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-ALL = exported(everything())
+class Measured:
+    """A source that has a run."""
+
+    def collect(self, families: Families) -> None:
+        families.add("gauge", "results_up", {"file": "results.db"}, 1.0)
+        add_runs(families, [run(ratio=0.5, noise=0.0)])
+
+    def close(self) -> None:
+        pass
+
+
+def exported_with_results() -> dict[str, Any]:
+    text = Exporter([Fixed(everything()), Measured()]).text()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+ALL = exported_with_results()
 
 
 def values(family: Any) -> dict[tuple[tuple[str, str], ...], float]:
@@ -141,6 +160,53 @@ def test_each_scrape_reads_once() -> None:
     exporter.text()
     assert len(reads) == 2
     assert isinstance(exporter._registry, CollectorRegistry)
+
+
+# ---- results --------------------------------------------------------------------------------
+
+
+def results_of(path: Path) -> dict[str, Any]:
+    families = Families()
+    Results(path).collect(families)
+    return {family.name: family for family in families}
+
+
+def test_the_newest_batch_of_each_kind_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    old, new = run(ratio=0.9, noise=0.0), run(ratio=0.5, noise=0.0, seed=2)
+    start = run(kind="start", seed=0, baseline=False)
+    with writing(path) as file:
+        for each in (new, start, old):
+            file.add(each)
+    found = results_of(path)
+    assert values(found["testbed_results_up"]) == {(("file", "results.db"),): 1.0}
+    ratios = {each.labels["metric"]: each for each in found["testbed_result_ratio"].samples}
+    assert ratios["throughput"].value == pytest.approx(0.5)
+    assert ratios["throughput"].labels["baseline"] == "vxlan"
+    assert [*ratios] == ["throughput"]  # nothing can be divided by a baseline of 0
+    began = {each.labels["kind"]: each.value for each in found["testbed_result_timestamp_seconds"].samples}
+    assert began == {"bench": new.started, "start": start.started}
+    told = {
+        each.labels["path"]: each.value
+        for each in found["testbed_result_value"].samples
+        if (each.labels["kind"], each.labels["metric"]) == ("bench", "throughput")
+    }
+    assert told["wnv"] == pytest.approx(0.5 * told["vxlan"])
+
+
+def test_a_results_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "results.db"
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 50)
+    found = results_of(path)
+    assert values(found["testbed_results_up"]) == {(("file", "results.db"),): 0.0}
+    assert [*found] == ["testbed_results_up"]
+
+
+def test_runs_with_the_same_labels_are_told_once() -> None:
+    families = Families()
+    add_runs(families, [run(seed=3), run(seed=1)])
+    (told,) = next(each for each in families if each.name == "testbed_result_timestamp_seconds").samples
+    assert told.value == run(seed=3).started
 
 
 # ---- documents ------------------------------------------------------------------------------
