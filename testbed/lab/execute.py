@@ -12,10 +12,13 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from testbed import namespaces
-from testbed.engines.base import Node
-from testbed.lab.lab import Lab
+
+if TYPE_CHECKING:
+    from testbed.engines.base import Node
+    from testbed.lab.lab import Lab
 
 _NODE_NAMESPACES = (
     namespaces.CLONE_NEWNS
@@ -33,13 +36,19 @@ def run(lab: Lab, node_name: str, command: Sequence[str]) -> int:
     Must be called from a single-threaded process: it moves into the node's namespaces for good.
     """
     node = lab.node(node_name)
-    env = _environment(node)
-    namespaces.setns(node.pidfd, _NODE_NAMESPACES)
+    return enter(node.pidfd, command, environment(node))
+
+
+def enter(pidfd: int, command: Sequence[str], env: dict[str, str], *, with_us: bool = False) -> int:
+    """The same in the node of ``pidfd``. ``with_us``: the command is killed when this process ends."""
+    namespaces.setns(pidfd, _NODE_NAMESPACES)
     os.chdir("/")
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()  # only a child is in the PID namespace
     if pid == 0:
+        if with_us:
+            namespaces.kill_with_parent()
         _exec(command, env)
     with _forwarding(pid):
         _, status = os.waitpid(pid, 0)
@@ -78,7 +87,7 @@ def _forwarding(pid: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _environment(node: Node) -> dict[str, str]:
+def environment(node: Node) -> dict[str, str]:
     """The container's own environment, or this process's with the interpreter's folder on the path."""
     if node.env is not None:
         return {**node.env, "TERM": os.environ.get("TERM", "dumb")}
