@@ -24,6 +24,7 @@ from testbed.cli import (
     nodes,
     policy,
     team,
+    test,
     trace,
     vm,
     vmm,
@@ -66,6 +67,7 @@ for module in (
     capture,
     measure,
     conformance,
+    test,
     files,
     machine,
 ):

@@ -84,6 +84,8 @@ def pytest_runtest_makereport(
 
     if report.failed and isinstance(call.excinfo.value, TestbedError):
         report.testbed_exit = call.excinfo.value.exit_code  # type: ignore[attr-defined]
+        if report.when == "setup":
+            report.testbed_error = str(call.excinfo.value)  # type: ignore[attr-defined]
     if report.failed and (known := [each for each in pool.secrets() if each in str(report.longrepr)]):
         text = str(report.longrepr)
         for each in known:

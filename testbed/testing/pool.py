@@ -21,6 +21,8 @@ from testbed.lab import build
 from testbed.lab.lab import Lab
 from testbed.testing.lab import LiveLab
 from testbed.topology import plan_from_file
+from testbed.topology.management import VMM
+from testbed.vmm import files
 
 KEPT = 2  # shared labs at once; of more, the one that was asked for first ends
 
@@ -52,6 +54,7 @@ class Pool:
     def __init__(self, defaults: Defaults) -> None:
         self._defaults = defaults
         self._labs: dict[Order, LiveLab] = {}
+        self._open: list[LiveLab] = []
         self._failed: dict[Order, TestbedError] = {}
 
     def order(self, marker: pytest.Mark | None, folder: Path, root: Path) -> Order:
@@ -102,29 +105,31 @@ class Pool:
                 self._end(self._labs.popitem()[1])
 
     def secrets(self) -> list[str]:
-        """What must not be told of the labs: their tokens."""
-        files = [
-            file
-            for lab in self._labs.values()
-            for file in lab.lab.ref.directory.glob("nodes/vmm/*token*/**/*")
-        ]
-        files += [
-            file for lab in self._labs.values() for file in lab.lab.ref.directory.glob("nodes/vmm/*token")
-        ]
-        return [text for file in files if file.is_file() and (text := file.read_text().strip())]
+        """What must not be told of the labs: the tokens of their VMMs."""
+        found = []
+        for lab in self._open:
+            vmm = lab.lab.folder(VMM)
+            for file in (vmm / files.ADMIN_TOKEN, *(vmm / files.HOST_TOKENS).glob("*")):
+                with contextlib.suppress(OSError):
+                    found.append(file.read_text().strip())
+        return found
 
     def _made(self, order: Order, *, exclusive: bool) -> LiveLab:
         if order.running:
-            return LiveLab(Lab.open(order.running), exclusive=False)
+            lab = Lab.open(order.running)
+            self._open.append(LiveLab(lab, exclusive=False))
+            return self._open[-1]
         if os.geteuid() != 0:
             raise MachineLacks("network namespaces and NICs can be made by root only: use sudo")
         plan = plan_from_file(order.file, dict(order.variables))
         engine, _ = choose(order.engine, lambda _: None)
         name = f"{self._defaults.run or 'test'}-{secrets.token_hex(4)}"
         lab = build.up(plan, engine, name, str(order.file), lambda _: None, plant=order.plant)
-        return LiveLab(lab, exclusive=exclusive)
+        self._open.append(LiveLab(lab, exclusive=exclusive))
+        return self._open[-1]
 
     def _end(self, live: LiveLab) -> None:
+        self._open.remove(live)
         live.lab.close()
         if live.name == self._defaults.running:
             return

@@ -17,6 +17,7 @@ import pytest
 import testbed
 from testbed.conformance import frames, probes
 from testbed.conformance.outcome import Failed
+from testbed.errors import LabError
 from testbed.namespaces import in_netns
 
 if TYPE_CHECKING:
@@ -84,6 +85,16 @@ class Vm:
             if ipaddress.ip_address(text).version == version:
                 return text
         pytest.skip(f"{self.name} has no IPv{version} address")
+
+    def has_route(self, address: str) -> bool:
+        """Whether its kernel knows a way to an address. A DHCPv6 lease alone, without routers, gives none."""
+        from testbed.wiring import guest
+
+        try:
+            guest.route(self.netns, address)
+        except LabError:
+            return False
+        return True
 
     def mtu(self) -> int:
         """The adapter's MTU as its kernel has it: bytes of IP packet."""
