@@ -99,10 +99,16 @@ class Pool:
             self._end(lab)
 
     def close(self) -> None:
-        """End all labs; one that was running before lives on."""
+        """End all labs; one that was running before lives on. Raises LabError when one does not end."""
         with build.undisturbed():
+            errors = []
             while self._labs:
-                self._end(self._labs.popitem()[1])
+                try:
+                    self._end(self._labs.popitem()[1])
+                except LabError as error:
+                    errors.append(error)
+            if errors:
+                raise errors[0]
 
     def secrets(self) -> list[str]:
         """What must not be told of the labs: the tokens of their VMMs."""
@@ -133,7 +139,7 @@ class Pool:
         live.lab.close()
         if live.name == self._defaults.running:
             return
-        with build.undisturbed(), contextlib.suppress(BadInput, LabError):  # somebody else was first
+        with build.undisturbed(), contextlib.suppress(BadInput):  # somebody else was first
             build.down(live.name)
 
 

@@ -18,6 +18,7 @@ import testbed
 from testbed.conformance import frames, probes
 from testbed.conformance.outcome import Failed
 from testbed.errors import LabError
+from testbed.lab.execute import KILL, environment
 from testbed.namespaces import in_netns
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Vm:
 
     # ---- commands -------------------------------------------------------------------------
 
-    def start(self, *command: object, **options: Any) -> subprocess.Popen[str]:
+    def start(self, *command: object, **options: Any) -> Command:
         """Start a command in the VM; ``options`` are those of Popen. End it: it is yours."""
         return start(self._lab, self.node, *command, **options)
 
@@ -185,15 +186,21 @@ def token() -> bytes:
     return os.urandom(16)
 
 
-def start(lab: LiveLab, node: str, *command: object, **options: Any) -> subprocess.Popen[str]:
-    """Start a command in a node; it ends with us."""
-    from testbed.lab.execute import environment
+class Command(subprocess.Popen[str]):
+    """A command in a node, by way of the process that has entered it and reaps it."""
 
+    def kill(self) -> None:
+        """Kill the command; the process between ends with it."""
+        self.send_signal(KILL)
+
+
+def start(lab: LiveLab, node: str, *command: object, **options: Any) -> Command:
+    """Start a command in a node; it ends with us."""
     handle = lab.lab.node(node)
     words = [sys.executable, "-I", "-c", _ENTER, _ROOT, str(handle.pidfd), *map(str, command)]
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
     streams |= {"stderr": subprocess.PIPE, "text": True, **options}
-    return subprocess.Popen(words, env=environment(handle), pass_fds=[handle.pidfd], **streams)
+    return Command(words, env=environment(handle), pass_fds=[handle.pidfd], **streams)
 
 
 def run(

@@ -91,10 +91,9 @@ def test_what_is_wrong_is_told(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_lab_that_cannot_be_built_is_no_failed_test(cli: Cli, tmp_path: Path) -> None:
-    """Its VM's command ends at once."""
-    file = tmp_path / "dying.yaml"
-    file.write_text(TWO_HOSTS.read_text().replace("host: host1,", "host: host1, command: ['false'],", 1))
-    assert "command" in file.read_text()
+    """What its VM is to run when it has booted fails."""
+    file = tmp_path / "failing.yaml"
+    file.write_text(TWO_HOSTS.read_text().replace("    vnics:", "    exec: ['false']\n    vnics:", 1))
     said = cli.refused(3, "test", file, "--engine", cli.engine, "--suite", "mtu", seconds=SECONDS)
     assert said.startswith("testbed: ")
     assert cli.names() == []
