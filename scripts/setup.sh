@@ -2,7 +2,8 @@
 # Sourced by testbed.sh and run-tests.sh: makes .venv beside them and installs what is missing.
 #
 #   set_up        what the command needs
-#   set_up test   and what the test suite needs
+#   set_up test   and what `testbed test` needs
+#   set_up dev    and what the test suite of this repository needs
 #
 # Done work is remembered in .venv/.stamp-*, keyed by the contents of what it was made from. Everything said
 # goes to stderr. .venv/.unfinished is there while .venv is being changed: it is made anew after an interrupt.
