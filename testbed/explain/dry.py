@@ -62,8 +62,8 @@ def _outward(case: Case) -> Findings:
     if lost is not None and lost[2] == Drop.GATEWAY_ADDRESS:
         yield Evidence(asked, found["outcome"], ok=True)
         case.design = f"{address} is the default gateway, which answers ARP and ND by design and nothing else"
-    elif delivered(found):
-        yield Evidence(asked, found["outcome"], ok=True)
+    elif delivered(found) or not here.vnic.vsid:  # beside VMs, any machine of the fabric may have it
+        yield Evidence(asked, found["remark"] or found["outcome"], ok=True)
     else:
         yield Evidence(asked, found["outcome"], ok=False)
         network = f"the network {here.vnic.network}" if here.vnic.network else "the lab"
@@ -77,8 +77,9 @@ def _trace(case: Case, here: End, address: str) -> Trace | str:
     try:
         start, asked = tracing.of_packet(case.lab, here.start, address, Kind(), any_adapter=False)
         return tracing.trace(case.lab, start, asked)
-    except BadInput as error:
-        return str(error)
+    except BadInput as error:  # less what it says to the one who types a trace
+        said = str(error).removeprefix(f"--to {address}: ").removeprefix(f"{here.vm.name}: ")
+        return said.partition(": choose another")[0]
 
 
 def delivered(found: Trace) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from testbed.errors import LabError
 from testbed.explain.model import Cause, Evidence, Findings, Weight
 from testbed.explain.subject import Case, End, live_addresses
@@ -43,9 +45,10 @@ def guests(case: Case) -> Findings:
     """Adapters, MACs and addresses, as the guests' kernels have them; who else has an address."""
     for end in case.ends:
         yield from _adapter(case, end)
-        yield from _address(end, case)
+        yield from _address(case, end)
+    network = _network(case)
     for end in case.ends:
-        yield from _others(case, end)
+        yield from _others(case, end, network)
 
 
 def _adapter(case: Case, end: End) -> Findings:
@@ -72,7 +75,7 @@ def _other_mac(case: Case, end: End, mac: str) -> Cause:
     return Cause("guest-network", Weight.PROVEN, f"{words} and to which no record leads")
 
 
-def _address(end: End, case: Case) -> Findings:
+def _address(case: Case, end: End) -> Findings:
     asked = (
         f"has {end.vm.name} the address {end.address}?" if end.address else f"has {end.vm.name} an address?"
     )
@@ -98,33 +101,36 @@ def _address(end: End, case: Case) -> Findings:
         yield Evidence(asked, "yes", ok=True)
 
 
-def _others(case: Case, end: End) -> Findings:
+def _others(case: Case, end: End, network: dict[str, set[str]]) -> Findings:
     """Adapters of the same network that have an end's address too."""
     if not end.address:
         return
-    having = []
-    for vm in case.lab.plan.vms:
-        for vnic in vm.vnics:
-            if vnic.network != end.vnic.network or vnic.port == end.vnic.port:
-                continue
-            try:
-                entries = live_addresses(case.lab, Start(vm, vnic))
-            except LabError:  # a VM that is down has no address
-                continue
-            if any(each["address"].partition("/")[0] == end.address for each in entries):
-                having.append(vnic.port)
+    having = [
+        port for port, addresses in network.items() if end.address in addresses and port != end.vnic.port
+    ]
     asked = f"has another adapter of its network {end.address} too?"
     if not having:
         yield Evidence(asked, "no", ok=True)
         return
-    yield Evidence(asked, f"yes: {', '.join(having)}", ok=False)
     where = ", ".join(having)
+    yield Evidence(asked, f"yes: {where}", ok=False)
     words = (
         f"{end.address} of {end.vnic.port} is a duplicate: {where} has it too, and only one can be reached"
     )
-    other = next((each for each in case.ends if each is not end), None)
-    own = other is not None and other.vnic.port in having  # then its packets never leave it
+    own = any(each.vnic.port in having for each in case.ends)  # then its packets never leave it
     yield Cause("duplicate-address", Weight.PROVEN + 1 if own else Weight.SUSPECT + 5, words)
+
+
+def _network(case: Case) -> dict[str, set[str]]:
+    """The live addresses of all adapters in the ends' network, by port."""
+    found: dict[str, set[str]] = {}
+    for vm in case.lab.plan.vms:
+        for vnic in vm.vnics:
+            if vnic.network == case.source.vnic.network:
+                with contextlib.suppress(LabError):  # a VM that is down has no address
+                    entries = live_addresses(case.lab, Start(vm, vnic))
+                    found[vnic.port] = {each["address"].partition("/")[0] for each in entries}
+    return found
 
 
 def provider_addresses(case: Case) -> Findings:

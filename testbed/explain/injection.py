@@ -12,7 +12,7 @@ from testbed.host.pa.pings import HEADERS
 from testbed.lab import adapter_test
 from testbed.lab.adapter_test import Query, Stop
 
-_SECONDS = 1.0
+_SECONDS = 1.5
 
 
 def injection(case: Case) -> Findings:
@@ -40,8 +40,9 @@ def injection(case: Case) -> Findings:
 def _cause(here: End, there: End, stop: Stop, only_large: bool) -> Cause:
     sender = here if stop.message == "request" else there
     packet = f"the {stop.message} from {sender.vm.name}"
-    if stop.stage:
-        return reasons.cause_of(stop.hop, stop.stage, stop.reason.partition(" (")[0], packet, Weight.PROBED)
+    reason = stop.reason.partition(" (")[0]  # less from whom it came
+    if stop.stage and reason not in reasons.QUIET:
+        return reasons.cause_of(stop.hop, stop.stage, reason, packet, Weight.PROBED)
     if only_large:
-        return Cause("fabric-mtu", Weight.SUSPECT + 4, f"large packets are lost in the fabric: {stop.reason}")
+        return Cause("fabric-mtu", Weight.SYMPTOM + 4, f"large packets are lost in the fabric: {stop.reason}")
     return Cause("lost", Weight.SYMPTOM + 1, f"{packet} is lost in the fabric: {stop.reason}")

@@ -14,7 +14,7 @@ def running(case: Case) -> Findings:
     down = []
     for name in names:
         try:
-            case.lab.node(name)
+            case.lab.netns(name)  # which a node that has ended does not have
             if name in case.hosts:
                 case.status(name)
                 case.lab.ask(name, "counters")  # the worker is asked for them

@@ -19,7 +19,7 @@ def owner(case: Case) -> Findings:
     except LabError as error:
         case.vmm_error = str(error)
         yield Evidence("does the VMM answer?", str(error), ok=False)
-        yield Cause("vmm-away", Weight.DEGRADED, f"the VMM does not answer ({error}), {_MEANWHILE}")
+        yield Cause("vmm-away", Weight.DEGRADED, f"the VMM does not answer, {_MEANWHILE}")
         return
     yield Evidence("does the VMM answer?", f"yes, revision {revision}", ok=True)
     for host in case.hosts:

@@ -32,6 +32,11 @@ def _records(case: Case, here: End, there: End) -> Findings:
         if (each["customer_address"], each["virtual_subnet_id"]) == (there.address, vsid)
     ]
     asked = f"what does {host} know of {there.address} in VSID {vsid}?"
+    if not found and _by_mac(everything, there):
+        yield Evidence(
+            asked, "its MAC alone: the record says that the VM takes its address by itself", ok=True
+        )
+        return
     if not found:
         yield Evidence(asked, "nothing: there is no lookup record", ok=False)
         yield _lacking(case, host, there, everything)
@@ -44,6 +49,16 @@ def _records(case: Case, here: End, there: End) -> Findings:
             yield _stale(case, host, there, wrong)
         elif record["unusable"] and len(case.hosts) > 1:
             yield from _no_way(case, host, record)
+
+
+def _by_mac(everything: list[Record], there: End) -> bool:
+    """Whether a record without an address (L2Only, GatewayWildcard) leads to the VM."""
+    wanted = there.vnic.mac, there.vnic.vsid
+    return any(
+        (each["mac_address"], each["virtual_subnet_id"]) == wanted
+        for each in everything
+        if each["customer_address"] == _ON_LINK[":" in there.address]
+    )
 
 
 def _lacking(case: Case, host: str, there: End, everything: list[Record]) -> Cause:

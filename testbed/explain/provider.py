@@ -11,7 +11,7 @@ from testbed.host.pa.pings import HEADERS
 from testbed.lab import ping as pinging
 from testbed.lab.ping import Options
 
-_SECONDS = 0.4  # for an answer
+_SECONDS = 0.8  # for an answer
 _SWEEP_SECONDS = 0.15  # for an answer while the largest size is looked for
 
 

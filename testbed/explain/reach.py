@@ -28,20 +28,22 @@ from testbed.packets import ethernet
 from testbed.packets.checksum import checksum
 from testbed.wiring import observe
 
-_SECONDS = 0.5  # for the answer to one request
+_SECONDS = 0.7  # for the answer to one request
 _ATTEMPTS = 2
 _SETTLE = 0.05  # for the counters of what was lost
 _MARK = 16
 _ECHO = struct.Struct("!BBHHH")
+_SOLICITATION = b"\x87"  # of Neighbor Discovery; no IPv4 echo begins so
 _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 
 Lost = dict[tuple[str, str, str, str], int]  # host, port or NIC, stage, reason
 
 
 class Sights(NamedTuple):
-    """How far the echo has come. refused: what the sender's kernel said, or ""."""
+    """How far the echo has come. refused: what the sender's kernel said, or "". asked: for the MAC."""
 
     refused: str
+    asked: bool
     left: bool
     arrived: bool
     replied: bool
@@ -123,9 +125,10 @@ def _asked(case: Case, size: int) -> Sights:
             for position, (_, watch) in enumerate(watches)
             for way, kind in _seen(watch, mark, version)
         }
-    out, back = (0, "out", "request"), (0, "in", "reply")
+    question, out, back = (0, "out", "question"), (0, "out", "request"), (0, "in", "reply")
     return Sights(
         refused,
+        question in seen,
         out in seen,
         (1, "in", "request") in seen,
         (1, "out", "reply") in seen,
@@ -184,10 +187,12 @@ def _answered(sock: socket.socket, address: str, mark: bytes, deadline: float) -
 def _seen(watch: Source, mark: bytes, version: int) -> Iterator[tuple[str, str]]:
     """Way and kind of each packet of this echo at an adapter, as the guest has it."""
     for record in watch.read(4096):
+        way = "out" if record.flags & 3 == pcapng.OUTBOUND else "in"
+        at = ethernet.HEADER + (4 * (record.data[14] & 15) if version == 4 else 40)
+        if ethernet.ethertype(record.data) == ethernet.TYPE_ARP or record.data[at : at + 1] == _SOLICITATION:
+            yield way, "question"
         if mark not in record.data:
             continue
-        at = ethernet.HEADER + (4 * (record.data[14] & 15) if version == 4 else 40)
-        way = "out" if record.flags & 3 == pcapng.OUTBOUND else "in"
         kinds = {_REQUEST[version]: "request", _REPLY[version]: "reply"}
         if kind := kinds.get(record.data[at]):
             yield way, kind
@@ -197,7 +202,7 @@ def _told(sights: Sights) -> str:
     if sights.refused:
         return f"its kernel does not send it ({sights.refused})"
     if not sights.left:
-        return "it has not left the adapter"
+        return "its question for the MAC has no answer" if sights.asked else "it has not left the adapter"
     if not sights.arrived:
         return "it has left, and has not arrived at the other adapter"
     if not sights.replied:
@@ -230,11 +235,16 @@ def _explained(case: Case, sights: Sights, lost: list[Any], *, only_large: bool)
     for host, _, stage, reason in lost:
         message = "the reply" if sights.replied else "the request"
         yield reasons.cause_of(host, stage, reason, message, Weight.PROBED - 5)
-    if not sights.left and not lost:
+    if not sights.left and there is None:
+        yield Cause("no-such-address", Weight.PROBED + 6, f"nobody answers for {case.address}")
+    elif not sights.left and sights.asked and not lost:
+        words = f"{here.vm.name} asks for the MAC of {case.address}, and nobody answers"
+        yield Cause("lost", Weight.PROBED - 10, words)
+    elif not sights.left and not lost:
         yield _closed(case, here, "sends nothing")
     elif only_large and not lost:
         yield Cause(
-            "fabric-mtu", Weight.SUSPECT + 3, "small packets pass, and large ones are lost on their way"
+            "fabric-mtu", Weight.SYMPTOM + 4, "small packets pass, and large ones are lost on their way"
         )
     elif not lost:
         case.untold = True
@@ -249,12 +259,12 @@ def _closed(case: Case, end: End, does: str) -> Cause:
     netns = case.lab.netns(end.vm.name)
     version = 6 if ":" in case.address else 4
     if tables := observe.filters(netns):
-        why = f"the firewall of {end.vm.name} drops it (nftables: {', '.join(tables)})"
+        why = f"the firewall of {end.vm.name} is closed (nftables: {', '.join(tables)})"
     elif observe.ignores_echoes(netns, version):
         why = f"{end.vm.name} is told to ignore echoes (icmp_echo_ignore_all)"
     else:
         why = f"a firewall or setting inside {end.vm.name} is in the way"
-    return Cause("guest-firewall", Weight.PROBED + 5, f"{why}: the guest {does}")
+    return Cause("guest-firewall", Weight.PROBED + 5, f"{why}: {end.vm.name} {does}")
 
 
 def _drops(case: Case) -> Lost:

@@ -24,6 +24,7 @@ _MEANING: dict[str, tuple[str, str]] = {
     Drop.PA_NOT_LOCAL: ("stale-record", "the packet was sent to a provider address that it does not have"),
     Drop.NO_PORT: ("stale-record", "no port of the virtual subnet has the MAC of the lookup record"),
     Drop.NO_UPLINK: ("team", "no member of its team works"),
+    Drop.WNV_UNBOUND: ("dropped", "its WNV filter is not bound to the NIC"),
     Drop.BAD_CHECKSUM: ("lossy-cable", "the packet was corrupted on its way"),
     Drop.TX_OVERSIZE: ("fabric-mtu", "the packet is longer than the PA network's MTU"),
     Drop.OVERSIZE: ("fabric-mtu", "the packet is longer than the PA network's MTU allows"),
@@ -38,5 +39,5 @@ def cause_of(host: str, stage: str, reason: str, packet: str, weight: int = Weig
         kind = name if name in _EXTENSIONS else "extension"
         where = f"{host}'s extension {name} ({rule}, stage {stage})"
         return Cause(kind, weight, f"{where} drops {packet}")
-    kind, words = _MEANING.get(name, ("dropped", "see the drop reasons"))
+    kind, words = _MEANING.get(name, ("dropped", "see the drop reasons of docs/architecture.md"))
     return Cause(kind, weight, f"{host} drops {packet} ({name}, stage {stage}): {words}")

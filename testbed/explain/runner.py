@@ -11,7 +11,7 @@ from testbed.explain.model import CERTAIN, Cause, Evidence, Findings, Report, We
 from testbed.explain.subject import Case
 from testbed.lab.lab import Lab
 
-SECONDS = 9.0  # after that no further question is begun
+SECONDS = 7.5  # after that no further question is begun; the longest of the last ones takes 2.2
 PATIENCE = 2.0  # seconds for a host, or the VMM, to answer
 
 Question = Callable[[Case], Findings]

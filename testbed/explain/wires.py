@@ -10,6 +10,7 @@ from testbed.topology.plan import CablePlan
 from testbed.wiring import observe
 
 _NO_CARRIER, _NO_ANSWER = "no-carrier", "no-answer"
+_BAD = {"loss": "lost", "corruption": "corrupted"}
 _HEALTHY = ("", "holding", "administrative")  # nothing wrong, back in a moment, or an order
 
 
@@ -76,14 +77,13 @@ def _cable(
         words = f"the cable {name} has the MTU {min(port.mtu, nic.mtu)}, and the fabric's is to be {wanted}"
         yield Cause("fabric-mtu", Weight.SUSPECT + 6, words)
     for way, faults in told["ways"].items():
-        if faults["loss"] or faults["corruption"]:
+        parts = [
+            f"{faults[key]:.3g} of its frames {way} are {word}" for key, word in _BAD.items() if faults[key]
+        ]
+        if parts and not _is_hole(told):
             case.lossy = True
-            said.append(f"{way} it loses {faults['loss']:.2%} and corrupts {faults['corruption']:.2%}")
-            yield Cause(
-                "lossy-cable",
-                Weight.SUSPECT + 2,
-                f"the cable {name} {said[-1].partition(' it ')[2]} ({way})",
-            )
+            said += parts
+            yield Cause("lossy-cable", Weight.SUSPECT + 2, f"the cable {name} is bad: {' and '.join(parts)}")
     yield Evidence(asked, "; ".join(said) or f"yes: carrier, MTU {port.mtu}{_state(fault)}", ok=not said)
 
 

@@ -76,6 +76,17 @@ def _preferred(inside: Opened, host: str) -> bool:
     return all(each["state"] == "Preferred" for each in inside.ask(host, "status")["provider_addresses"])
 
 
+def both(one: Plant, other: Plant) -> Plant:
+    """Two faults that are one only together."""
+
+    @contextlib.contextmanager
+    def run(lab: Lab, inside: Opened) -> Iterator[None]:
+        with one(lab, inside), other(lab, inside):
+            yield
+
+    return run
+
+
 def virtual_subnet(port: str, vsid: int, back: int) -> Plant:
     """A port in another virtual subnet."""
 
