@@ -20,6 +20,8 @@ def traces(case: Case) -> Findings:
     if case.target is None:
         yield from _outward(case)
     for here, there in case.ways:
+        if not here.address or not there.address:
+            continue
         asked = f"what would become of a packet from {here.vm.name} to {there.vm.name} (dry trace)?"
         found = _trace(case, here, there.address)
         if isinstance(found, str):
@@ -63,6 +65,7 @@ def _outward(case: Case) -> Findings:
         yield Evidence(asked, found["outcome"], ok=True)
         case.design = f"{address} is the default gateway, which answers ARP and ND by design and nothing else"
     elif delivered(found) or not here.vnic.vsid:  # beside VMs, any machine of the fabric may have it
+        case.beyond = ", ".join(delivered(found))
         yield Evidence(asked, found["remark"] or found["outcome"], ok=True)
     else:
         yield Evidence(asked, found["outcome"], ok=False)

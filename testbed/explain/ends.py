@@ -46,6 +46,10 @@ def guests(case: Case) -> Findings:
     for end in case.ends:
         yield from _adapter(case, end)
         yield from _address(case, end)
+    if case.source.address and case.address and (":" in case.source.address) != (":" in case.address):
+        yield Evidence("have both an address of one family?", "no", ok=False)
+        words = f"{case.source.vm.name} has no address of the family of {case.address}"
+        yield Cause("guest-network", Weight.PROVEN, words)
     network = _network(case)
     for end in case.ends:
         yield from _others(case, end, network)

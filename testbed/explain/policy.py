@@ -33,6 +33,7 @@ def _records(case: Case, here: End, there: End) -> Findings:
     ]
     asked = f"what does {host} know of {there.address} in VSID {vsid}?"
     if not found and _by_mac(everything, there):
+        case.by_mac = True
         yield Evidence(
             asked, "its MAC alone: the record says that the VM takes its address by itself", ok=True
         )

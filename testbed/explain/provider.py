@@ -44,6 +44,7 @@ def provider(case: Case) -> Findings:
     weight = Weight.SUSPECT if case.lossy else CERTAIN + 2
     passes = f"{found['path_mtu']} bytes pass instead of {mtu}"
     words = f"the fabric's MTU between {here} and {there} is too small: {passes}"
+    words += f" ({case.narrow})" if case.narrow else ""
     yield Cause("fabric-mtu", weight, words)
 
 

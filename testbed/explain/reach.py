@@ -71,7 +71,7 @@ def reach(case: Case) -> Findings:
         yield Evidence(
             asked, f"no: {_told(sights)}{'; dropped meanwhile: ' + said if said else ''}", ok=False
         )
-        yield from _explained(case, sights, [*lost], only_large=size == largest)
+        yield from explained(case, sights, [*lost], only_large=size == largest)
         return
     case.works = True
 
@@ -217,7 +217,8 @@ def _told(sights: Sights) -> str:
 # ---- what it means --------------------------------------------------------------------------
 
 
-def _explained(case: Case, sights: Sights, lost: list[Any], *, only_large: bool) -> Findings:
+def explained(case: Case, sights: Sights, lost: list[Any], *, only_large: bool) -> Findings:
+    """The cause of an echo without an answer. lost: host, port or NIC, stage and reason of each drop."""
     here, there = case.source, case.target
     if sights.refused in ("EPERM", "EACCES") or sights.returned:
         yield _closed(case, here, "does not let it out" if sights.refused else "does not take the answer")
@@ -237,6 +238,9 @@ def _explained(case: Case, sights: Sights, lost: list[Any], *, only_large: bool)
         yield reasons.cause_of(host, stage, reason, message, Weight.PROBED - 5)
     if not sights.left and there is None:
         yield Cause("no-such-address", Weight.PROBED + 6, f"nobody answers for {case.address}")
+    elif there is None and not lost:
+        words = f"no VM has {case.address}, and what goes there by {case.beyond} is not answered"
+        yield Cause("no-such-address", Weight.PROBED, words)
     elif not sights.left and sights.asked and not lost:
         words = f"{here.vm.name} asks for the MAC of {case.address}, and nobody answers"
         yield Cause("lost", Weight.PROBED - 10, words)

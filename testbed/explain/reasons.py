@@ -8,7 +8,7 @@ from testbed.switch.drops import Drop
 # Part of normal life: what comes to where it is not for.
 QUIET = frozenset({Drop.NEIGHBOR_CONSUMED, Drop.NOT_FOR_US, Drop.OTHER_MEMBER, Drop.OWN_PACKET})
 
-_MEANING: dict[str, tuple[str, str]] = {
+MEANING: dict[str, tuple[str, str]] = {
     Drop.NO_LOOKUP_RECORD: ("missing-record", "it has no lookup record of the destination"),
     Drop.NO_CUSTOMER_ROUTE: ("missing-route", "no customer route leads to the destination"),
     Drop.NO_PROVIDER_ADDRESS: (
@@ -29,15 +29,15 @@ _MEANING: dict[str, tuple[str, str]] = {
     Drop.TX_OVERSIZE: ("fabric-mtu", "the packet is longer than the PA network's MTU"),
     Drop.OVERSIZE: ("fabric-mtu", "the packet is longer than the PA network's MTU allows"),
 }
-_EXTENSIONS = ("acl", "port-security")
+EXTENSIONS = ("acl", "port-security")
 
 
 def cause_of(host: str, stage: str, reason: str, packet: str, weight: int = Weight.PROBED) -> Cause:
     """The cause that a drop points to. ``packet``: which one, such as "the request from blue1"."""
     name, colon, rule = reason.partition(":")
     if colon and name not in tuple(Drop):
-        kind = name if name in _EXTENSIONS else "extension"
+        kind = name if name in EXTENSIONS else "extension"
         where = f"{host}'s extension {name} ({rule}, stage {stage})"
         return Cause(kind, weight, f"{where} drops {packet}")
-    kind, words = _MEANING.get(name, ("dropped", "see the drop reasons of docs/architecture.md"))
+    kind, words = MEANING.get(name, ("dropped", "see the drop reasons of docs/architecture.md"))
     return Cause(kind, weight, f"{host} drops {packet} ({name}, stage {stage}): {words}")

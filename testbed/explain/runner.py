@@ -33,15 +33,18 @@ def explain(lab: Lab, source: str, to: str) -> Report:
     began = time.monotonic()
     lab.patience = PATIENCE
     case = subject.opened(lab, source, to)
-    run = _Run(case, began + SECONDS)
+    run = Run(case, began + SECONDS)
     for group in (_FIRST, _READING):
         run.ask(group)
     if case.separated:
         run.ask(_APART)
     else:
         run.ask(_STATE)
+        known = len(run.causes)
         run.ask(_SENDING, one_by_one=True)
-    cause, sentence = _verdict(case, run.causes)
+        if case.works:  # then what did not come of other things that were sent, was chance
+            del run.causes[known:]
+    cause, sentence = verdict(case, run.causes)
     return Report(
         case.source.vnic.port,
         case.target.vnic.port if case.target else "",
@@ -54,7 +57,7 @@ def explain(lab: Lab, source: str, to: str) -> Report:
     )
 
 
-class _Run:
+class Run:
     """What was found so far."""
 
     def __init__(self, case: Case, deadline: float) -> None:
@@ -87,7 +90,7 @@ class _Run:
         return any(each.weight >= CERTAIN for each in self.causes)
 
 
-def _verdict(case: Case, causes: list[Cause]) -> tuple[str, str]:
+def verdict(case: Case, causes: list[Cause]) -> tuple[str, str]:
     """The kind of the cause ("": nothing is wrong), and the sentence."""
     here, there = case.source.vm.name, case.target.vm.name if case.target else case.address
     if causes:

@@ -36,8 +36,9 @@ class Case:
 
     Questions leave here what later ones need: ``cut_off`` (hosts without the VMM), ``vmm_error`` (why the VMM
     is of no use, "" while it is), ``separated`` (by design), ``design`` (a sentence on what is meant to
-    fail), ``lossy`` (a cable loses frames), ``works`` (the guests reach each other) and ``untold`` (they do
-    not, and where it was lost is not known).
+    fail), ``lossy`` (a cable loses frames), ``narrow`` (which link has a small MTU), ``by_mac`` (a record without an address leads to an end),
+    ``beyond`` (the ports to which packets for no VM's address go), ``works`` (the guests reach each other)
+    and ``untold`` (they do not, and where it was lost is not known).
     """
 
     def __init__(self, lab: Lab, source: End, target: End | None, address: str) -> None:
@@ -48,7 +49,8 @@ class Case:
         self.separated = False
         self.design = ""
         self.works: bool | None = None
-        self.lossy = False
+        self.lossy = self.by_mac = False
+        self.beyond = self.narrow = ""
         self.untold = False
         self._told: dict[tuple[str, str], Any] = {}
 
@@ -147,7 +149,7 @@ def _addresses(lab: Lab, own: Start, other: Start | None, wanted: str) -> tuple[
     theirs = [wanted] if wanted or other is None else [*_candidates(lab, other)]
     pairs = [(there, here) for there in theirs for here in ours if (":" in there) == (":" in here)]
     pairs.sort(key=lambda pair: ":" in pair[0])
-    return pairs[0] if pairs else (next(iter(theirs), ""), "")
+    return pairs[0] if pairs else (next(iter(theirs), ""), next(iter(ours), ""))
 
 
 def _candidates(lab: Lab, start: Start) -> Iterator[str]:

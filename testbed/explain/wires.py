@@ -74,7 +74,8 @@ def _cable(
         yield Cause("team", weight, f"the member {plan.nic} of {plan.host}'s team has failed ({fault}){more}")
     if min(port.mtu, nic.mtu) < wanted:
         said.append(f"it has the MTU {min(port.mtu, nic.mtu)}, and {wanted} is needed")
-        words = f"the cable {name} has the MTU {min(port.mtu, nic.mtu)}, and the fabric's is to be {wanted}"
+        case.narrow = f"the cable {name} has the MTU {min(port.mtu, nic.mtu)}"
+        words = f"{case.narrow}, and the fabric's is to be {wanted}"
         yield Cause("fabric-mtu", Weight.SUSPECT + 6, words)
     for way, faults in told["ways"].items():
         parts = [
@@ -107,7 +108,8 @@ def _trunks(case: Case, ports: dict[str, observe.Link]) -> Findings:
             yield Cause("cable-down", Weight.SUSPECT, f"the trunk {name} is down")
         elif mtu < wanted:
             yield Evidence(asked, f"it has the MTU {mtu}, and {wanted} is needed", ok=False)
-            words = f"the trunk {name} has the MTU {mtu}, and the fabric's is to be {wanted}"
+            case.narrow = f"the trunk {name} has the MTU {mtu}"
+            words = f"{case.narrow}, and the fabric's is to be {wanted}"
             yield Cause("fabric-mtu", Weight.SUSPECT + 5, words)
         else:
             yield Evidence(asked, f"yes: carrier, MTU {mtu}", ok=True)

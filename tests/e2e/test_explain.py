@@ -115,6 +115,14 @@ FAULTS: dict[str, tuple[Plant, str, str, str, str]] = {
         plants.virtual_subnet("blue3:eth0", 5002, 5001), "blue1", "blue3", "wrong-vsid",
         "blue3:eth0 is in the virtual subnet 5002 instead of 5001",
     ),
+    "wrong VSID of a record": (
+        plants.both(
+            plants.policy("host1", "lookup-records", "remove", *KEY3),
+            plants.policy("host1", "lookup-records", "add", "--customer-address", "10.0.0.7",
+                          "--virtual-subnet-id", 5002, "--mac-address", ("blue3", "mac"), "--provider-address", ("host3", 5001)),
+        ),
+        "blue1", "blue3", "wrong-vsid", "host1 has the lookup record of 10.0.0.7 in VSID 5002 instead of 5001",
+    ),
     "missing record": (
         plants.policy("host1", "lookup-records", "remove", *KEY3), "blue1", "blue3", "missing-record",
         "host1 has no lookup record of 10.0.0.7 (blue3) in VSID 5001",
@@ -145,7 +153,7 @@ FAULTS: dict[str, tuple[Plant, str, str, str, str]] = {
     ),
     "fabric MTU": (
         plants.commands("fabric", "ip link set tor1-p3 mtu 1400", "ip link set tor1-p3 mtu 1500"),
-        "blue1", "blue3", "fabric-mtu", "too small: 1404 bytes pass instead of 1500",
+        "blue1", "blue3", "fabric-mtu", "too small: 1404 bytes pass instead of 1500 (the cable host3:nic1 has the MTU 1400)",
     ),
     "the only cable down": (
         plants.cable_down(NIC3), "blue1", "blue3", "cable-down", "the cable host3:nic1 is down",
@@ -166,7 +174,8 @@ FAULTS: dict[str, tuple[Plant, str, str, str, str]] = {
         plants.cable_set(NIC3, black_hole="on"), "blue1", "blue3", "black-hole", "host3:nic1 is a black hole",
     ),
     "a lossy cable": (
-        plants.cable_set(NIC3, loss="40%"), "blue1", "blue3", "lossy-cable", "the cable host3:nic1 is bad: 0.4 of its frames to-host are lost",
+        plants.cable_set(NIC3, loss="40%"), "blue1", "blue3", "lossy-cable",
+        "the cable host3:nic1 is bad: 0.4 of its frames to-host are lost",
     ),
     "port security": (
         plants.mac("blue2", OTHER_MAC),
@@ -197,6 +206,10 @@ FAULTS: dict[str, tuple[Plant, str, str, str, str]] = {
         plants.commands("blue4", "ip addr add 10.0.0.7/24 dev eth0", "ip addr del 10.0.0.7/24 dev eth0"),
         "blue4", "blue3", "duplicate-address",
         "blue4 does not reach blue3: 10.0.0.7 of blue3:eth0 is a duplicate",
+    ),
+    "duplicate provider address": (
+        plants.duplicate_pa("host3", 5001, "host2"), "blue1", "blue3", "duplicate-address",
+        "of host3 is a duplicate: another machine has it",
     ),
     "address missing in the guest": (
         plants.commands("blue3", "ip addr del 10.0.0.7/24 dev eth0", "ip addr add 10.0.0.7/24 dev eth0"),

@@ -49,7 +49,10 @@ def mac(vm: str, other: str) -> Plant:
 
 
 def policy(host: str, *words: object) -> Plant:
-    """A change of one host's policy behind the VMM's back; what is "PA-of HOST VSID" becomes that address."""
+    """A change of one host's policy behind the VMM's back, until it takes it all anew.
+
+    Of the words (HOST, VSID) is that host's provider address, (VM, "mac") a VM's MAC.
+    """
 
     @contextlib.contextmanager
     def run(lab: Lab, inside: Opened) -> Iterator[None]:
@@ -67,6 +70,8 @@ def policy(host: str, *words: object) -> Plant:
 def _address(inside: Opened, word: object) -> object:
     if isinstance(word, tuple):
         host, vsid = word
+        if vsid == "mac":
+            return inside.plan.vm(host).vnics[0].mac
         found = inside.ask(host, "status")["provider_addresses"]
         return next(each["address"] for each in found if each["vsid"] == vsid)
     return word
@@ -82,6 +87,21 @@ def both(one: Plant, other: Plant) -> Plant:
     @contextlib.contextmanager
     def run(lab: Lab, inside: Opened) -> Iterator[None]:
         with one(lab, inside), other(lab, inside):
+            yield
+
+    return run
+
+
+def duplicate_pa(host: str, vsid: int, other: str) -> Plant:
+    """A host whose provider address of a VSID is another host's as well."""
+    words = ("--virtual-subnet-id", vsid, "--provider-address")
+    gone = policy(host, "provider-addresses", "remove", *words, (host, vsid))
+    same = policy(host, "provider-addresses", "add", *words, (other, vsid), "--prefix-length", 20)
+
+    @contextlib.contextmanager
+    def run(lab: Lab, inside: Opened) -> Iterator[None]:
+        with both(gone, same)(lab, inside):
+            until(lambda: bool(inside.ask(host, "status")["duplicate"]), f"{host} finds no duplicate")
             yield
 
     return run
