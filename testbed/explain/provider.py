@@ -39,13 +39,15 @@ def provider(case: Case) -> Findings:
     if _answered(case, here, Options(own, count=2, size=largest, timeout=_SECONDS), other):
         yield Evidence(asked, "yes", ok=True)
         return
+    if case.lossy:  # which explains it, and would make a guess of a sweep
+        yield Evidence(asked, "no", ok=False)
+        return
     (found,) = pinging.ping(case.lab, here, other, Options(own, sweep=True, timeout=_SWEEP_SECONDS))
     yield Evidence(asked, f"no, {found['path_mtu']} at most", ok=False)
-    weight = Weight.SUSPECT if case.lossy else CERTAIN + 2
     passes = f"{found['path_mtu']} bytes pass instead of {mtu}"
     words = f"the fabric's MTU between {here} and {there} is too small: {passes}"
     words += f" ({case.narrow})" if case.narrow else ""
-    yield Cause("fabric-mtu", weight, words)
+    yield Cause("fabric-mtu", CERTAIN + 2, words)
 
 
 def _answered(case: Case, host: str, options: Options, other: str) -> bool:

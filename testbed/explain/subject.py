@@ -34,11 +34,11 @@ class End(NamedTuple):
 class Case:
     """target: None where no VM has the address. What hosts say is asked once.
 
-    Questions leave here what later ones need: ``cut_off`` (hosts without the VMM), ``vmm_error`` (why the VMM
-    is of no use, "" while it is), ``separated`` (by design), ``design`` (a sentence on what is meant to
-    fail), ``lossy`` (a cable loses frames), ``narrow`` (which link has a small MTU), ``by_mac`` (a record without an address leads to an end),
-    ``beyond`` (the ports to which packets for no VM's address go), ``works`` (the guests reach each other)
-    and ``untold`` (they do not, and where it was lost is not known).
+    Questions leave here what later ones need. cut_off: hosts without the VMM; vmm_error: why the VMM is of no
+    use, or "". separated: by design; design: a sentence on what else is meant to fail. lossy: a cable loses
+    frames; narrow: the link that has a small MTU. by_mac: a record without an address leads to an end.
+    beyond: the ports to which packets for no VM's address go. works: the guests reach each other; untold:
+    they do not, and where it was lost is not known.
     """
 
     def __init__(self, lab: Lab, source: End, target: End | None, address: str) -> None:

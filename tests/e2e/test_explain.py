@@ -103,12 +103,18 @@ def explained(lab: Lab, source: str, to: str) -> Report:
 
 def _host_prefix(vsid: int) -> Plant:
     """host1's PA of a VSID no longer makes an on-link route."""
-    key = ("--virtual-subnet-id", vsid, "--provider-address", ("host1", vsid))
-    return plants.policy("host1", "provider-addresses", "set", *key, "--prefix-length", 32)
+    key = {"virtual_subnet_id": vsid, "provider_address": ("host1", vsid)}
+    return plants.policy("host1", "provider-addresses", "set", **key, prefix_length=32)
 
 
-KEY3 = ("--customer-address", "10.0.0.7", "--virtual-subnet-id", 5001)
-KEY1 = ("--customer-address", "10.0.0.5", "--virtual-subnet-id", 5001)
+KEY3: dict[str, Any] = {"customer_address": "10.0.0.7", "virtual_subnet_id": 5001}
+KEY1: dict[str, Any] = {"customer_address": "10.0.0.5", "virtual_subnet_id": 5001}
+ELSEWHERE = {
+    **KEY3,
+    "virtual_subnet_id": 5002,
+    "mac_address": ("blue3", "mac"),
+    "provider_address": ("host3", 5001),
+}
 LINK_UP = "ip link set eth0 up"
 FAULTS: dict[str, tuple[Plant, str, str, str, str]] = {
     "wrong VSID of a port": (
@@ -117,30 +123,30 @@ FAULTS: dict[str, tuple[Plant, str, str, str, str]] = {
     ),
     "wrong VSID of a record": (
         plants.both(
-            plants.policy("host1", "lookup-records", "remove", *KEY3),
-            plants.policy("host1", "lookup-records", "add", "--customer-address", "10.0.0.7",
-                          "--virtual-subnet-id", 5002, "--mac-address", ("blue3", "mac"), "--provider-address", ("host3", 5001)),
+            plants.policy("host1", "lookup-records", "remove", **KEY3),
+            plants.policy("host1", "lookup-records", "add", **ELSEWHERE),
         ),
-        "blue1", "blue3", "wrong-vsid", "host1 has the lookup record of 10.0.0.7 in VSID 5002 instead of 5001",
+        "blue1", "blue3", "wrong-vsid",
+        "host1 has the lookup record of 10.0.0.7 in VSID 5002 instead of 5001",
     ),
     "missing record": (
-        plants.policy("host1", "lookup-records", "remove", *KEY3), "blue1", "blue3", "missing-record",
+        plants.policy("host1", "lookup-records", "remove", **KEY3), "blue1", "blue3", "missing-record",
         "host1 has no lookup record of 10.0.0.7 (blue3) in VSID 5001",
     ),
     "missing record, on the way back": (
-        plants.policy("host3", "lookup-records", "remove", *KEY1), "blue1", "blue3", "missing-record",
+        plants.policy("host3", "lookup-records", "remove", **KEY1), "blue1", "blue3", "missing-record",
         "host3 has no lookup record of 10.0.0.5 (blue1) in VSID 5001",
     ),
     "stale record, where the VM is not": (
-        plants.policy("host1", "lookup-records", "set", *KEY3, "--provider-address", ("host2", 5001)),
+        plants.policy("host1", "lookup-records", "set", **KEY3, provider_address=("host2", 5001)),
         "blue1", "blue3", "stale-record", "of host2, and blue3 is on host3",
     ),
     "stale record, of nobody": (
-        plants.policy("host1", "lookup-records", "set", *KEY3, "--provider-address", "192.168.9.9"),
+        plants.policy("host1", "lookup-records", "set", **KEY3, provider_address="192.168.9.9"),
         "blue1", "blue3", "stale-record", "192.168.9.9, which no host has",
     ),
     "customer route missing": (
-        plants.policy("host1", "customer-routes", "remove", "--virtual-subnet-id", 5002),
+        plants.policy("host1", "customer-routes", "remove", virtual_subnet_id=5002),
         "blue1", "blue5", "missing-route", "host1 has no customer route of VSID 5002 to 10.0.1.9",
     ),
     "PA route missing": (
@@ -148,12 +154,13 @@ FAULTS: dict[str, tuple[Plant, str, str, str, str]] = {
         "host1 has no route of the PA network",
     ),
     "PA missing": (
-        plants.policy("host3", "provider-addresses", "remove", "--virtual-subnet-id", 5001),
+        plants.policy("host3", "provider-addresses", "remove", virtual_subnet_id=5001),
         "blue1", "blue3", "provider-address", "host3 has no provider address in use for VSID 5001",
     ),
     "fabric MTU": (
         plants.commands("fabric", "ip link set tor1-p3 mtu 1400", "ip link set tor1-p3 mtu 1500"),
-        "blue1", "blue3", "fabric-mtu", "too small: 1404 bytes pass instead of 1500 (the cable host3:nic1 has the MTU 1400)",
+        "blue1", "blue3", "fabric-mtu",
+        "too small: 1404 bytes pass instead of 1500 (the cable host3:nic1 has the MTU 1400)",
     ),
     "the only cable down": (
         plants.cable_down(NIC3), "blue1", "blue3", "cable-down", "the cable host3:nic1 is down",
@@ -263,10 +270,11 @@ def test_an_acl(found: tuple[Lab, Opened]) -> None:
 
 def test_a_record_that_the_vmm_could_not_tell(found: tuple[Lab, Opened]) -> None:
     lab, inside = found
-    with plants.cut_off(lab, inside, "host1"):
-        lab.cli.ok("policy", lab.name, "lookup-records", "remove", "--local", "--host", "host1", *KEY3)
+    with (
+        plants.policy("host1", "lookup-records", "remove", **KEY3)(lab, inside),
+        plants.cut_off(inside, "host1"),
+    ):
         report = explained(lab, "blue1", "blue3")
-    lab.cli.ok("vmm", lab.name, "resync", "--host", "host1")
     assert report.cause == "vmm-away"
     assert "host1 is cut off from the VMM" in report.sentence
     assert "host1 has no lookup record of 10.0.0.7" in report.sentence

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +15,13 @@ from support.guests import closed
 from support.labs import Lab
 from support.vmm_lab import vmm_process
 from support.waiting import until
-from testbed.lab import link
+from testbed.lab import link, vmm
+from testbed.lab import policy as changes
 from testbed.lab.lab import Lab as Opened
+from testbed.namespaces import in_netns
 from testbed.nic.faults import WAYS
 
+SECONDS = 15.0
 Plant = Callable[[Lab, Opened], contextlib.AbstractContextManager[None]]
 
 
@@ -24,14 +29,20 @@ def commands(node: str, plant: str, back: str) -> Plant:
     """Shell commands in a node: one that plants, one that takes back."""
 
     @contextlib.contextmanager
-    def run(lab: Lab, _: Opened) -> Iterator[None]:
-        lab.cli.output(lab.name, node, "sh", "-c", plant)
+    def run(_: Lab, inside: Opened) -> Iterator[None]:
+        shell(inside, node, plant)
         try:
             yield
         finally:
-            lab.cli.output(lab.name, node, "sh", "-c", back)
+            shell(inside, node, back)
 
     return run
+
+
+def shell(inside: Opened, node: str, command: str) -> None:
+    """Run a command in a node's network namespace."""
+    with in_netns(inside.netns(node)):
+        subprocess.run(["sh", "-c", command], check=True, timeout=SECONDS)
 
 
 def mac(vm: str, other: str) -> Plant:
@@ -48,20 +59,21 @@ def mac(vm: str, other: str) -> Plant:
     return run
 
 
-def policy(host: str, *words: object) -> Plant:
+def policy(host: str, kind: str, verb: str, **fields: object) -> Plant:
     """A change of one host's policy behind the VMM's back, until it takes it all anew.
 
-    Of the words (HOST, VSID) is that host's provider address, (VM, "mac") a VM's MAC.
+    A field of (HOST, VSID) is that host's provider address, (VM, "mac") a VM's MAC.
     """
 
     @contextlib.contextmanager
-    def run(lab: Lab, inside: Opened) -> Iterator[None]:
-        kind, verb, *options = [_address(inside, word) for word in words]
-        lab.cli.ok("policy", lab.name, kind, verb, "--local", "--host", host, *options)
+    def run(_: Lab, inside: Opened) -> Iterator[None]:
+        known = {name: _address(inside, value) for name, value in fields.items()}
+        changes.change(inside, kind, verb, known, host, local=True)
         try:
             yield
         finally:
-            lab.cli.ok("vmm", lab.name, "resync", "--host", host)
+            inside.ask(host, "resync")
+            vmm.wait_in_step(inside, [host], time.monotonic() + SECONDS)
             until(lambda: _preferred(inside, host), f"a PA of {host} is not Preferred again")
 
     return run
@@ -94,9 +106,10 @@ def both(one: Plant, other: Plant) -> Plant:
 
 def duplicate_pa(host: str, vsid: int, other: str) -> Plant:
     """A host whose provider address of a VSID is another host's as well."""
-    words = ("--virtual-subnet-id", vsid, "--provider-address")
-    gone = policy(host, "provider-addresses", "remove", *words, (host, vsid))
-    same = policy(host, "provider-addresses", "add", *words, (other, vsid), "--prefix-length", 20)
+    key = {"virtual_subnet_id": vsid, "provider_address": (host, vsid)}
+    gone = policy(host, "provider-addresses", "remove", **key)
+    new = {**key, "provider_address": (other, vsid), "prefix_length": 20}
+    same = policy(host, "provider-addresses", "add", **new)
 
     @contextlib.contextmanager
     def run(lab: Lab, inside: Opened) -> Iterator[None]:
@@ -111,12 +124,12 @@ def virtual_subnet(port: str, vsid: int, back: int) -> Plant:
     """A port in another virtual subnet."""
 
     @contextlib.contextmanager
-    def run(lab: Lab, _: Opened) -> Iterator[None]:
-        lab.cli.ok("vnic", lab.name, port, "--virtual-subnet-id", vsid)
+    def run(_: Lab, inside: Opened) -> Iterator[None]:
+        changes.set_port(inside, port, vsid)
         try:
             yield
         finally:
-            lab.cli.ok("vnic", lab.name, port, "--virtual-subnet-id", back)
+            changes.set_port(inside, port, back)
 
     return run
 
@@ -194,12 +207,12 @@ def vmm_stopped() -> Plant:
 
 
 @contextlib.contextmanager
-def cut_off(lab: Lab, inside: Opened, host: str) -> Iterator[None]:
+def cut_off(inside: Opened, host: str) -> Iterator[None]:
     """A host without its management link, once it has noticed."""
     with contextlib.ExitStack() as back:
         port = f"mgmt_{host}"
-        lab.cli.output(lab.name, "fabric", "ip", "link", "set", port, "down")
+        shell(inside, "fabric", f"ip link set {port} down")
         back.callback(until, lambda: inside.ask(host, "status")["vmm"]["connected"], f"{host} is not back")
-        back.callback(lab.cli.output, lab.name, "fabric", "ip", "link", "set", port, "up")
+        back.callback(shell, inside, "fabric", f"ip link set {port} up")
         until(lambda: not inside.ask(host, "status")["vmm"]["connected"], f"{host} has noticed nothing", 25.0)
         yield
