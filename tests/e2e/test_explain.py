@@ -264,7 +264,12 @@ def test_an_acl(found: tuple[Lab, Opened]) -> None:
     lab, _ = found
     report = explained(lab, "blue1", "blue4")
     assert (report.cause, report.works) == ("acl", False)
-    assert "host1's extension acl (not-to-blue4, stage port-extensions) drops the request" in report.sentence
+    assert (
+        "host1's extension acl (not-to-blue4, stage port-extensions) drops the request from blue1"
+        in report.sentence
+    )
+    injected = next(step.said for step in report.steps if "Test-VMNetworkAdapter" in step.asked)
+    assert injected == "no: the request stopped at host1, port-extensions: acl:not-to-blue4"
     assert explained(lab, "blue2", "blue4").cause == ""
 
 
