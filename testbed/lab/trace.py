@@ -199,7 +199,7 @@ def _copies(hops: list[Hop]) -> Iterator[tuple[Hop, dict[str, Any]]]:
 # ---- the packet -----------------------------------------------------------------------------
 
 
-def started_at(lab: Lab, name: str) -> Start:
+def started_at(lab: Lab, name: str, option: str = "--from") -> Start:
     """The adapter "VM" or "VM:ethN", the first one where none is named. Raises BadInput."""
     vm_name, _, interface = name.partition(":")
     vm = known_vm(lab, vm_name)
@@ -207,7 +207,7 @@ def started_at(lab: Lab, name: str) -> Start:
         if interface in ("", vnic.interface):
             return Start(vm, vnic)
     known = ", ".join(f"{vm_name}:{each.interface}" for each in vm.vnics) or "none"
-    raise BadInput(f"--from {name}: there is no such adapter: one of {known}")
+    raise BadInput(f"{option} {name}: there is no such adapter: one of {known}")
 
 
 def of_frame(text: str) -> Asked:
