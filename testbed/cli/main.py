@@ -13,6 +13,7 @@ from testbed import __version__
 from testbed.cli import (
     capture,
     conformance,
+    dashboard,
     diagnose,
     files,
     labs,
@@ -67,6 +68,7 @@ for module in (
     capture,
     measure,
     results,
+    dashboard,
     conformance,
     files,
     machine,
