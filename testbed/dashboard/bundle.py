@@ -39,13 +39,16 @@ CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR
 OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH
 DAMAGE. */
 """
-# The package's text is that of a module, which a page from a file may not load: a function keeps its names apart.
+# The package gives a module, which a page from a file may not load: a function keeps its names apart.
 _HEAD = _LICENCE.format(versions=VERSIONS) + "(() => {\n"
 _END = "\n})();\n"
 
 
 def make(target: Path = FILE) -> None:
-    """Write the script, unless it is there. Raises MachineLacks without the package, TestbedError for another."""
+    """Write the script, unless it is there.
+
+    Raises MachineLacks without the package, TestbedError where it is another version.
+    """
     if target.exists() and is_right(target.read_text()):
         return
     try:
@@ -70,8 +73,8 @@ def require() -> Path:
     """The script's file. Raises MachineLacks where the package was never built."""
     if not FILE.exists():
         raise MachineLacks(
-            f"{FILE} is missing: it is made when testbed is installed"
-            f" (pip install --editable .), or with `pip install {PACKAGE}` and `python -m testbed.dashboard.bundle`"
+            f"{FILE} is missing: it is made when testbed is installed (pip install --editable .),"
+            f" or with `pip install {PACKAGE}` and `python -m testbed.dashboard.bundle`"
         )
     return FILE
 

@@ -66,15 +66,12 @@ class Page:
         commit = self.commits.setdefault(made_of, len(self.commits))
         of = self._class(run)
         number = len(self.runs.id)
-        for values, value in (
-            (self.names, run.id),
-            (self.runs.id, run.id[:SHORT]),
-            (self.runs.at, int(run.started)),
-            (self.runs.commit, commit),
-            (self.runs.batch, self._batch(run, commit)),
-            (self.runs.of, of),
-        ):
-            values.append(value)  # type: ignore[attr-defined]
+        self.names.append(run.id)
+        self.runs.id.append(run.id[:SHORT])
+        self.runs.at.append(int(run.started))
+        self.runs.commit.append(commit)
+        self.runs.batch.append(self._batch(run, commit))
+        self.runs.of.append(of)
         self._classes[of].runs += 1
         self._classes[of].last = number
         for metric in run.metrics:
@@ -256,7 +253,7 @@ def _tracks(samples: Iterable[Sample]) -> list[Track]:
     for each in samples:
         values[each.object, each.repetition][each.time] = each.value
     return [
-        Track(name, turn, [spread.short(at) for at in sorted(of)], [spread.short(of[at]) for at in sorted(of)])
+        Track(name, turn, [*map(spread.short, sorted(of))], [spread.short(of[at]) for at in sorted(of)])
         for (name, turn), of in sorted(values.items())
     ]
 

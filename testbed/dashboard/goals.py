@@ -15,7 +15,7 @@ _MAX_BYTES = 1 << 20
 
 
 class Goal(Struct, frozen=True, forbid_unknown_fields=True):
-    """The ratio of our metric to the baseline's is at_least or at_most so much, where the settings are such."""
+    """Where the settings are such, our metric divided by the baseline's is at_least or at_most so much."""
 
     title: str
     metric: str
@@ -46,4 +46,4 @@ def load(path: Path = FILE) -> list[Goal]:
     try:
         return msgspec.convert(yaml.safe_load(data), list[Goal])
     except (yaml.YAMLError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise BadInput(f"{path}: {error}; see testbed/dashboard/goals.yaml for how goals are written") from None
+        raise BadInput(f"{path}: {error}; see docs/dashboard.md") from None

@@ -118,7 +118,7 @@ class Server(http.server.ThreadingHTTPServer):
         try:
             super().__init__((ADDRESS, port), _Handler)
         except OSError as error:
-            raise LabError(f"port {port} of {ADDRESS}: {error.strerror}: choose another with --port") from None
+            raise LabError(f"port {port} of {ADDRESS}: {error.strerror}: choose one with --port") from None
 
     @property
     def url(self) -> str:

@@ -38,11 +38,11 @@ class Site:
                 self._compare_newest(results)
 
     def data(self) -> bytes:
-        """data.js"""
+        """The text of data.js."""
         return b"window.DASHBOARD = " + to_json(self.index) + b";\n"
 
     def detail(self, name: str) -> bytes:
-        """classes/NAME.js. Raises KeyError for a class that is not there."""
+        """The text of classes/NAME.js. Raises KeyError for a class that is not there."""
         return b"window.DASHBOARD_DETAIL(" + to_json(name) + b", " + to_json(self.details[name]) + b");\n"
 
     def _compare_newest(self, results: Results) -> None:
@@ -72,9 +72,7 @@ class Site:
         return compare(sides[0], sides[1], names, threshold=THRESHOLD)
 
     def _members(self, batch: int) -> list[str]:
-        return [
-            name for name, each in zip(self._names, self.index.runs.batch, strict=True) if each == batch
-        ]
+        return [name for name, each in zip(self._names, self.index.runs.batch, strict=True) if each == batch]
 
 
 def fixed() -> list[Path]:
@@ -83,7 +81,10 @@ def fixed() -> list[Path]:
 
 
 def export(site: Site, folder: Path) -> int:
-    """Write all of it into ``folder``, or nothing; returns the bytes. Raises BadInput for a folder of others."""
+    """Write all of it into ``folder``, or nothing; returns the bytes.
+
+    Raises BadInput for a folder that is no dashboard and not empty.
+    """
     if folder.exists() and not (folder.is_dir() and ((folder / MARK).exists() or not any(folder.iterdir()))):
         raise BadInput(f"{folder}: is there, and no dashboard that was exported: name another folder")
     if not folder.absolute().parent.is_dir():

@@ -1,4 +1,4 @@
-"""Medians with intervals for thousands of runs: the bootstrap of testbed.results, made once for each count."""
+"""Medians with intervals for thousands of runs: the bootstrap of testbed.results, once for each count."""
 
 from __future__ import annotations
 

@@ -48,4 +48,3 @@ def code(run: Run) -> tuple[str, str]:
     mark = run.fingerprint
     clean = mark.commit and not mark.modified
     return mark.commit, "" if clean else run.batch
-

@@ -19,7 +19,7 @@ function config() {
   return {
     background: colour("card"), font: "system-ui, sans-serif", view: { stroke: null },
     axis: { ...text, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line"), labelLimit: 220 },
-    legend: { ...text, orient: "top", symbolType: "circle", labelLimit: 260 },
+    legend: { ...text, orient: "top", symbolType: "circle", symbolOpacity: 1, labelLimit: 260, columns: innerWidth < 700 ? 1 : 0 },
     text: { color: colour("text"), fontSize: 12 },
     rule: { color: colour("soft") },
   };

@@ -16,10 +16,10 @@ async function compareView() {
     choice("new", options, fresh.id, (value) => go({ base: base.id, new: value })),
   ];
   const found = await comparisonOf(base, fresh);
-  return [...head, element("div", { class: "filters", role: "group", "aria-label": "Filters" }, filters), ...(found.error ? [empty("Nothing can be compared", found.error)] : shownComparison(found, base, fresh))];
+  return [...head, element("div", { class: "filters", role: "group", "aria-label": "Batches" }, filters), ...(found.error ? [empty("Nothing can be compared", found.error)] : shownComparison(found, base, fresh))];
 }
 
-const batchName = (each) => `${clock(each.at)}  ${commitName(each.commit)}  ${each.label || each.kind}  (${plural(each.runs, "run")})`;
+const batchName = (each) => `${commitName(each.commit)}  ${clock(each.at)}  ${each.label || each.kind}  (${plural(each.runs, "run")})`;
 
 /** The newest batch before this one with a class in common; else the one before. */
 function before(fresh, batches) {
@@ -75,12 +75,12 @@ function shownComparison(found, base, fresh) {
     : element("p", {}, element("strong", { class: worse ? "regression" : "better" }, worse ? `✗ ${plural(worse, "regression")}` : "✓ No regression"), ` beyond ${found.threshold} % in ${plural(all.length, "comparison")}`);
   const box = element("input", { type: "checkbox", checked: onlyChanged, onchange: () => go({ changes: box.checked ? "1" : "" }) });
   return [
-    element("div", { class: "filters" }, choice("metric", [["", "all metrics"], ...metrics.map((name) => [name, word(name)])], metric, (value) => go({ metric: value })),
+    element("div", { class: "filters", role: "group", "aria-label": "Rows" }, choice("metric", [["", "all metrics"], ...metrics.map((name) => [name, word(name)])], metric, (value) => go({ metric: value })),
       found.plain ? null : element("label", { class: "tick" }, box, "only what changed")),
     told,
     rows.length ? changeTable(rows, "Comparison") : element("p", {}, "No such row."),
     found.left_out?.length ? element("details", {}, element("summary", {}, `${plural(found.left_out.length, "thing")} not compared`), element("ul", {}, found.left_out.map((line) => element("li", {}, line)))) : null,
-    rows.some((row) => row.low !== null) ? element("div", { style: "margin-top: 1rem" }, forest(rows.filter((row) => row.low !== null).slice(0, 40), found.threshold)) : null,
+    rows.some((row) => row.low !== null) ? element("div", { class: "forest" }, forest(rows.filter((row) => row.low !== null).slice(0, 40), found.threshold)) : null,
   ];
 }
 

@@ -112,7 +112,7 @@ function matrix(cells, wires) {
       ];
     })];
   });
-  return table([["NIC profile"], ...wires.flatMap((wire) => [[`${wire}: Gbit/s`, true], [`${wire}: CPU s/Gbit`, true]])], rows, "Offload matrix");
+  return table([["NIC profile"], ...wires.flatMap((wire) => [[`${wire}: Gbit/s`, true], [`${wire}: CPU s/Gbit`, true]])], rows, "Offload matrix", "stack cells");
 }
 
 function offloadBars(cells, wire, metric) {
@@ -206,7 +206,7 @@ function membersView() {
           encoding: { x: { field: "at", type: "quantitative", title: "seconds" }, y: { field: "value", type: "quantitative", title: "Gbit/s" },
             color: { field: "member", type: "nominal", title: null, scale: { domain: names, range: names.map((_, at) => colour(`c${1 + (at % 8)}`)) } } },
           layer: [
-            { mark: { type: "line", strokeWidth: 2, interpolate: "monotone" }, encoding: { strokeDash: { field: "member", type: "nominal", title: null, scale: { domain: names, range: names.map((_, at) => [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][at % 4]) } } } },
+            { mark: { type: "line", strokeWidth: 2 }, encoding: { strokeDash: { field: "member", type: "nominal", title: null, scale: { domain: names, range: names.map((_, at) => [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][at % 4]) } } } },
             { params: [{ name: "near", select: { type: "point", nearest: true, on: "pointerover", clear: "pointerout" } }], mark: { type: "point", filled: true },
               encoding: { opacity: { condition: { param: "near", empty: false, value: 1 }, value: 0 }, tooltip: [{ field: "member" }, { field: "at", title: "seconds" }, { field: "value", title: "Gbit/s" }] } },
           ],
