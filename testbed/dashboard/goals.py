@@ -30,7 +30,11 @@ class Goal(Struct, frozen=True, forbid_unknown_fields=True):
 
     def concerns(self, settings: dict[str, Setting]) -> bool:
         """Whether it is about runs with these settings."""
-        return all(name in settings and settings[name] == value for name, value in self.where.items())
+        return all(name in settings and _same(settings[name], value) for name, value in self.where.items())
+
+
+def _same(one: Setting, other: Setting) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)  # True == 1
 
 
 def load(path: Path = FILE) -> list[Goal]:

@@ -54,6 +54,7 @@ async function show() {
   main.replaceChildren(...children.filter(Boolean));
   main.setAttribute("aria-busy", "false");
   main.dataset.view = state.view;
+  performance.mark("shown");
   document.title = `testbed: ${VIEWS[state.view][0]}`;
 }
 

@@ -46,6 +46,15 @@ function figure(what) {
   return root;
 }
 
+/** Vega-Lite 6.4 asks the cells of "nearest" for the fields of their points: these are one step further in. */
+function withTooltips(spec) {
+  for (const mark of spec.marks) {
+    const tooltip = mark.name?.endsWith("_voronoi") && mark.encode.update.tooltip;
+    if (tooltip?.signal && !tooltip.signal.includes("datum.datum")) tooltip.signal = tooltip.signal.replaceAll("datum[", "datum.datum[");
+  }
+  return spec;
+}
+
 const sight = new IntersectionObserver((entries) => {
   for (const entry of entries.filter((each) => each.isIntersecting)) {
     sight.unobserve(entry.target);
@@ -63,7 +72,7 @@ async function draw(made) {
     };
     const renderer = (made.what.points || 0) > MANY ? "canvas" : "svg";
     made.view?.finalize();
-    const done = await vegaEmbed(made.place, spec, { actions: false, renderer, config: config(), tooltip: { disableDefaultStyle: true } });
+    const done = await vegaEmbed(made.place, spec, { actions: false, renderer, config: config(), patch: withTooltips, tooltip: { disableDefaultStyle: true } });
     made.view = done.view;
     made.place.dataset.drawn = renderer;
   } catch (problem) {

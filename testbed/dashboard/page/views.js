@@ -45,7 +45,7 @@ function historyOf(chosen, detail) {
 }
 
 function lines(chosen, metric, series, shown, place, ratio) {
-  const named = series.map((each) => ({ name: ratio ? `${each.path} / ${each.baseline}` : each.path || word(metric), points: each.points, paint: pathColour(ratio && series.length > 1 ? each.baseline : each.path || OURS) }));
+  const named = series.map((each) => ({ name: ratio ? `${each.path} / ${each.baseline}` : each.path || word(metric), points: each.points, of: ratio && series.length > 1 ? each.baseline : each.path || OURS }));
   const rows = runRows(named, place);
   const goals = ratio ? DATA.goals.filter((goal) => DATA.classes[goal.of] === chosen && goal.metric === metric) : [];
   const goal = goals.length ? { value: goals[0].goal, text: `goal ${goals[0].most ? "≤" : "≥"} ${goals[0].goal}` } : null;
@@ -55,7 +55,7 @@ function lines(chosen, metric, series, shown, place, ratio) {
   return figure({
     title, note: `${className(chosen)}${better === "neither" ? "" : `; ${better} is better`}`, file: `history-${metric}${ratio ? "-ratio" : ""}`,
     alt: `${title} over ${plural(shown.length, "run")} of ${className(chosen)}`, points: rows.length, columns: RUN_COLUMNS, rows: runCells(rows),
-    spec: () => historySpec(rows, named.map((each) => each.name), named.map((each) => each.paint), state.axis, ratio ? "ratio" : DATA.metrics[metric].unit, goal, commits),
+    spec: () => historySpec(rows, named.map((each) => each.name), named.map((each) => pathColour(each.of)), state.axis, ratio ? "ratio" : DATA.metrics[metric].unit, goal, commits),
   });
 }
 
