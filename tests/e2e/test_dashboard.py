@@ -214,6 +214,11 @@ def test_phone_scrolls_down_only(chromium: Browser, page: Path, dark: bool) -> N
         show(chromium, page, view)
         widths = chromium.run("return [document.documentElement.scrollWidth, innerWidth]")
         assert widths == [PHONE[0]] * 2, view
+        tables = chromium.run(
+            "return [...document.querySelectorAll('.scroll')].filter((each) => each.querySelector('.stack'))"
+            ".filter((each) => each.scrollWidth > each.clientWidth).length"
+        )
+        assert tables == 0, view
 
 
 CONTRAST = """
