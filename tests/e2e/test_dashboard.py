@@ -61,11 +61,11 @@ def show(chromium: Browser, page: Path | str, view: str = "overview") -> None:
 def settled(chromium: Browser) -> None:
     """The view is there, and each of its pictures was scrolled to and is drawn."""
     chromium.until("return document.getElementById('main').getAttribute('aria-busy') === 'false'", "a view")
-    for place in chromium.all(".drawing"):
-        chromium.run("arguments[0].scrollIntoView()", place)
     chromium.until(
-        "return [...document.querySelectorAll('.drawing')].every("
-        "  (each) => each.dataset.drawn || !each.parentElement.checkVisibility())",
+        "const missing = [...document.querySelectorAll('.drawing')]"
+        "  .find((each) => !each.dataset.drawn && each.parentElement.checkVisibility());"
+        "missing?.scrollIntoView();"
+        "return !missing",
         "pictures",
     )
 
