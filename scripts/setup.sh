@@ -24,13 +24,14 @@ may_have_docker() { [[ -S ${DOCKER_SOCKET:-/var/run/docker.sock} || -n ${DOCKER_
 key() {
     { printf '%s\n' "$here" "$@"
       cd "$here" && cat pyproject.toml hatch_build.py images/machine-packages.txt scripts/setup.sh \
-          testbed/nic/bpf/*.c testbed/nic/bpf/compiler.py
+          testbed/nic/bpf/*.c testbed/nic/bpf/compiler.py testbed/dashboard/bundle.py
     } | sha256sum
 }
 
 complete() { # STAMP KEY
     local source
     [[ -f $1 && $(<"$1") == "$2" && -x $venv/bin/testbed && -x $venv/bin/python && ! -e $venv/.unfinished ]] || return 1
+    [[ -f $here/testbed/dashboard/page/vega.js ]] || return 1
     for source in "$here"/testbed/nic/bpf/*.c; do
         [[ -f ${source%.c}.o ]] || return 1
     done

@@ -13,6 +13,7 @@ from testbed import __version__
 from testbed.cli import (
     capture,
     conformance,
+    dashboard,
     diagnose,
     events,
     explain,
@@ -77,6 +78,7 @@ for module in (
     top,
     metrics,
     results,
+    dashboard,
     conformance,
     test,
     files,
