@@ -31,6 +31,7 @@ from testbed.dashboard.model import (
 from testbed.dashboard.trends import Recent
 from testbed.results import metrics
 from testbed.results.model import OURS, Fingerprint, Metric, Run, Sample
+from testbed.results.turns import ratios, turns
 
 THRESHOLD = 5.0
 """Percent from which on a loss is called a regression."""
@@ -198,30 +199,16 @@ def judge(point: Point, goal: float, *, most: bool) -> Status:
 
 # ---- one run ----------------------------------------------------------------------------------
 
-Turns = dict[int, float]
-
 
 def _points(number: int, run: Run) -> dict[tuple[str, str, str], Point]:
     """By metric, path and baseline: its values, and the ratio of ours to each baseline of the same turn."""
-    turns: dict[tuple[str, str], Turns] = defaultdict(dict)
-    for each in run.samples:
-        if not each.object and not each.time:
-            turns[each.metric, each.path][each.repetition] = each.value
+    measured = turns(run)
     found: dict[tuple[str, str, str], list[float]] = {}
-    for (metric, path), values in turns.items():
+    for (metric, path), values in measured.items():
         found[metric, path, ""] = [*values.values()]
-        if path not in (OURS, ""):
-            ratios = _ratios(turns.get((metric, OURS), {}), values)
-            if ratios:
-                found[metric, OURS, path] = ratios
+        if path not in (OURS, "") and (of_ours := ratios(measured.get((metric, OURS), {}), values)):
+            found[metric, OURS, path] = of_ours
     return {key: (number, *spread.spread(values), len(values)) for key, values in found.items()}
-
-
-def _ratios(ours: Turns, theirs: Turns) -> list[float]:
-    both = ours.keys() & theirs.keys()
-    if any(theirs[turn] <= 0 for turn in both):
-        return []
-    return [ours[turn] / theirs[turn] for turn in sorted(both)]
 
 
 def _detail(detail: Detail, number: int, run: Run) -> None:
