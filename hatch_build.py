@@ -1,4 +1,4 @@
-"""Build hook: compiles the eBPF programs; gives the wheel what the program needs beside its code."""
+"""Build hook: makes the eBPF programs and the dashboard's script; gives the wheel what is beside the code."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ class Hook(BuildHookInterface[Any]):
         root = Path(self.root)
         sys.path.insert(0, str(root))
         try:
+            from testbed.dashboard import bundle
             from testbed.errors import TestbedError
             from testbed.nic.bpf import compiler
         finally:
             sys.path.remove(str(root))
         try:
             compiler.objects(root / "testbed" / "nic" / "bpf", force=True)
+            bundle.make(root / "testbed" / "dashboard" / "page" / "vega.js")
         except TestbedError as error:
             sys.exit(f"testbed: {error}")
         if version == "standard":

@@ -2,7 +2,8 @@
 # Sourced by testbed.sh and run-tests.sh: makes .venv beside them and installs what is missing.
 #
 #   set_up        what the command needs
-#   set_up test   and what the test suite needs
+#   set_up test   and what `testbed test` needs
+#   set_up dev    and what the test suite of this repository needs
 #
 # Done work is remembered in .venv/.stamp-*, keyed by the contents of what it was made from. Everything said
 # goes to stderr. .venv/.unfinished is there while .venv is being changed: it is made anew after an interrupt.
@@ -23,13 +24,14 @@ may_have_docker() { [[ -S ${DOCKER_SOCKET:-/var/run/docker.sock} || -n ${DOCKER_
 key() {
     { printf '%s\n' "$here" "$@"
       cd "$here" && cat pyproject.toml hatch_build.py images/machine-packages.txt scripts/setup.sh \
-          testbed/nic/bpf/*.c testbed/nic/bpf/compiler.py
+          testbed/nic/bpf/*.c testbed/nic/bpf/compiler.py testbed/dashboard/bundle.py
     } | sha256sum
 }
 
 complete() { # STAMP KEY
     local source
     [[ -f $1 && $(<"$1") == "$2" && -x $venv/bin/testbed && -x $venv/bin/python && ! -e $venv/.unfinished ]] || return 1
+    [[ -f $here/testbed/dashboard/page/vega.js ]] || return 1
     for source in "$here"/testbed/nic/bpf/*.c; do
         [[ -f ${source%.c}.o ]] || return 1
     done

@@ -128,13 +128,13 @@ def listen(path: Path) -> socket.socket:
 
 
 def connect(path: Path, timeout: float = TIMEOUT_SECONDS) -> Channel:
-    """Connect to the process that listens at ``path``, waiting until it does.
+    """Connect to the process that listens at ``path``, waiting until it does and has room in its queue.
 
     Raises LabError when nothing answers within ``timeout`` seconds.
     """
     deadline = time.monotonic() + timeout
     while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
             try:
@@ -142,7 +142,11 @@ def connect(path: Path, timeout: float = TIMEOUT_SECONDS) -> Channel:
             finally:
                 os.close(folder)
             return Channel(sock, timeout)
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+        except (
+            FileNotFoundError,
+            ConnectionRefusedError,
+            BlockingIOError,
+        ) as error:  # the last: its queue is full
             sock.close()
             if time.monotonic() > deadline:
                 raise LabError(f"nothing listens at {path} ({error.strerror})") from error

@@ -54,12 +54,17 @@ def setns(fd: int, flags: int) -> None:
     _check(_libc.setns(fd, flags), f"setns({fd}, {flags:#x})")
 
 
+def kill_with_parent() -> None:
+    """Have the kernel kill the calling process when the thread that forked it ends."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill the calling process when the thread that forked it ends.
 
     ``parent`` is the pid of the process that forked: if it is gone already, the caller ends here.
     """
-    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    kill_with_parent()
     if os.getppid() != parent:
         os._exit(1)
 

@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 
 from testbed.capture import pcapng
+from testbed.capture.events import EVENTS
 from testbed.capture.points import Point
 from testbed.capture.records import Record
 from testbed.capture.session import Closed
 from testbed.capture.source import Reader
-from testbed.capture.summary import line
+from testbed.capture.summary import event_line, line
 from testbed.errors import LabError
 
 _PIPE = 4096  # PIPE_BUF: a pipe that is ready takes as much at once
@@ -39,7 +40,8 @@ class PcapngOutput:
         self._ending = ending
         self._pending = bytearray(pcapng.section("testbed"))
         for point in points:
-            self._pending += pcapng.interface(point.name, point.description, snaplen)
+            kind = (0, pcapng.UPPER_PDU) if point == EVENTS else (snaplen, pcapng.ETHERNET)
+            self._pending += pcapng.interface(point.name, point.description, *kind)
         self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         if not self._is_file:
             with contextlib.suppress(OSError):
@@ -97,14 +99,16 @@ class LinesOutput:
     """A line for each packet, by ``write``."""
 
     def __init__(self, points: Sequence[Point], write: Callable[[str], object]) -> None:
-        self._names = [point.name for point in points]
-        self._width = max(map(len, self._names))
+        width = max(len(point.name) for point in points)
+        self._names = [point.name.ljust(width) for point in points]
+        self._events = points.index(EVENTS) if EVENTS in points else None
         self._write = write
 
     def packet(self, record: Record) -> None:
         """Time, point, direction, what it is, comments."""
         try:
-            self._write(line(record, self._names[record.point].ljust(self._width)))
+            told = event_line if record.point == self._events else line
+            self._write(told(record, self._names[record.point]))
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise Closed from None

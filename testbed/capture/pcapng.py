@@ -14,8 +14,9 @@ INTERFACE = 1
 STATISTICS = 5
 PACKET = 6
 
+ETHERNET, UPPER_PDU = 1, 252  # LINKTYPE_ETHERNET, LINKTYPE_WIRESHARK_UPPER_PDU
+
 _BYTE_ORDER = 0x1A2B3C4D
-_ETHERNET = 1  # LINKTYPE_ETHERNET
 _NANOSECONDS = b"\x09"  # if_tsresol: 10 to the power of -9
 _UNKNOWN_LENGTH = -1
 
@@ -38,13 +39,13 @@ def section(application: str) -> bytes:
     return _block(SECTION_HEADER, body, [(_APPLICATION, application.encode())])
 
 
-def interface(name: str, description: str = "", snaplen: int = 0) -> bytes:
+def interface(name: str, description: str = "", snaplen: int = 0, link: int = ETHERNET) -> bytes:
     """An interface; packets name it by its place among the interfaces of the section. snaplen 0: no limit."""
     options = [(_NAME, name.encode())]
     if description:
         options.append((_DESCRIPTION, description.encode()))
     options.append((_RESOLUTION, _NANOSECONDS))
-    return _block(INTERFACE, struct.pack("=HHI", _ETHERNET, 0, snaplen), options)
+    return _block(INTERFACE, struct.pack("=HHI", link, 0, snaplen), options)
 
 
 def packet(

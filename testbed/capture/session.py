@@ -85,16 +85,17 @@ class Interrupt:
 class Session:
     """``nodes``: descriptors that become readable when a node has ended, with the points it had.
 
-    packets: those that have gone to the output. is_closed: the output's reader has gone.
+    packets, events: those that have gone to the output. is_closed: the output's reader has gone.
     """
 
     def __init__(
         self, sources: Sequence[Reader], nodes: Mapping[int, Sequence[Reader]], output: Output
     ) -> None:
-        self.packets = 0
+        self.packets = self.events = 0
         self.is_closed = False
         self.merge = Merge()
         self._sources = {source.socket.fileno(): source for source in sources}
+        self._beside = {source.number for source in sources if source.is_beside}
         self._nodes = dict(nodes)
         self._output = output
         self._poll = select.epoll()
@@ -107,7 +108,7 @@ class Session:
         deadline = None if limits.seconds is None else time.monotonic() + limits.seconds
         self._poll.register(interrupt.fileno(), select.EPOLLIN)
         try:
-            while self._sources and not interrupt.asked and not self._full(limits):
+            while self._sees() and not interrupt.asked and not self._full(limits):
                 patience = self._patience(deadline)
                 if patience <= 0:
                     break
@@ -125,6 +126,9 @@ class Session:
         finally:
             self._poll.close()
 
+    def _sees(self) -> bool:
+        return any(not source.is_beside for source in self._sources.values())
+
     def _full(self, limits: Limits) -> bool:
         return limits.packets is not None and self.packets >= limits.packets
 
@@ -139,7 +143,7 @@ class Session:
         ready = {descriptor for descriptor, _ in events}
         for descriptor, source in list(self._sources.items()):
             if descriptor not in ready:
-                source.read_until = asked
+                source.idle(asked)
                 continue
             for record in source.read(BATCH):
                 self.merge.add(record)
@@ -164,6 +168,8 @@ class Session:
         """What has reached the sockets until now; no more than once what they can hold."""
         end = time.time_ns()
         for source in self._sources.values():
+            source.settle()
+        for source in self._sources.values():
             while source.read_until < end:
                 last = 0
                 for record in source.read(BATCH):
@@ -176,7 +182,10 @@ class Session:
     def _put(self, records: Iterator[Record], limits: Limits) -> None:
         for record in records:
             self._output.packet(record)
-            self.packets += 1
+            if record.point in self._beside:
+                self.events += 1
+            else:
+                self.packets += 1
             if self._full(limits):
                 break
         self._output.flush()

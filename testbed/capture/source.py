@@ -46,10 +46,12 @@ class Reader:
     """A point that is read: open from the beginning; ``close`` it.
 
     number: the point's. read_until: all before that time has been read. unreadable: packets that could
-    not be. ended: why there will be no more, or "".
+    not be. ended: why there will be no more, or "". is_beside: it reads no packets, and a capture does not
+    go on for it alone.
     """
 
     socket: socket.socket
+    is_beside = False
 
     def __init__(self, number: int, name: str) -> None:
         self.number = number
@@ -63,6 +65,13 @@ class Reader:
     def read(self, limit: int) -> Iterator[Record]:
         """Up to ``limit`` packets, as they came."""
         raise NotImplementedError
+
+    def idle(self, now: int) -> None:
+        """At that time there was nothing to read."""
+        self.read_until = now
+
+    def settle(self) -> None:
+        """The capture ends: what has happened until now is to be read."""
 
     def count(self) -> None:
         """Ask what has been received and lost since the last time."""

@@ -16,11 +16,19 @@ _PORTS = ("TCP", "UDP")
 
 def line(record: Record, point: str) -> str:
     """``time point direction what, bytes [comments]``."""
-    when = datetime.fromtimestamp(record.time // 1_000_000_000).astimezone()
-    stamp = f"{when:%H:%M:%S}.{record.time % 1_000_000_000 // 1000:06}"
     way = "out" if record.flags & 3 == pcapng.OUTBOUND else "in "
     comments = "".join(f" [{comment}]" for comment in record.comments)
-    return f"{stamp} {point} {way} {describe(record.data)}, {record.length} bytes{comments}"
+    return f"{_stamp(record)} {point} {way} {describe(record.data)}, {record.length} bytes{comments}"
+
+
+def event_line(record: Record, point: str) -> str:
+    """``time point event ID: what``."""
+    return f"{_stamp(record)} {point} {'; '.join(record.comments)}"
+
+
+def _stamp(record: Record) -> str:
+    when = datetime.fromtimestamp(record.time // 1_000_000_000).astimezone()
+    return f"{when:%H:%M:%S}.{record.time % 1_000_000_000 // 1000:06}"
 
 
 def describe(data: bytes) -> str:

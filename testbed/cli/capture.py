@@ -38,6 +38,7 @@ _MOST = 1 << 17
 )
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="N", help="End after that time.")
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after that many packets.")
+@click.option("--events", is_flag=True, help="What hosts and the VMM do, too, as an interface of its own.")
 @click.option("--decode", metavar="FILE", help="Read a capture file with tshark instead.")
 def capture(
     name: str | None,
@@ -50,6 +51,7 @@ def capture(
     snaplen: int,
     seconds: float | None,
     count: int | None,
+    events: bool,
     decode: str | None,
 ) -> None:
     """Capture packets at points of a running lab, all in the order of time, until Ctrl-C.
@@ -57,6 +59,7 @@ def capture(
     POINT is vm:NAME, HOST:ingress, HOST:egress, HOST:wnv, HOST:team, HOST:NIC, cable:HOST/NIC, switch:NAME,
     or a glob of them. Without -w a line is printed for each packet.
     """
+    from testbed.capture.events import EVENTS
     from testbed.capture.filters import criteria
     from testbed.capture.session import Interrupt, Limits
     from testbed.lab import capture as capture_of
@@ -72,11 +75,13 @@ def capture(
     wanted = criteria(vsid, ca, pa, bpf)
     with Lab.open(name) as lab:
         chosen = capture_of.choose(lab, points)
+        shown = [*chosen, EVENTS] if events else chosen
         # the signals first: from the moment it says that it captures, Ctrl-C ends it in good order
-        with Interrupt() as interrupt, capture_of.opened(lab, chosen, wanted, snaplen) as sources:
+        opened = capture_of.opened(lab, chosen, wanted, snaplen, events=events)
+        with Interrupt() as interrupt, opened as sources:
             descriptor = _target(file)
             try:
-                output = _output(descriptor, chosen, snaplen, interrupt)
+                output = _output(descriptor, shown, snaplen, interrupt)
                 click.echo(f"capturing at {len(chosen)} points", err=True)
                 limits = Limits(seconds, count)
                 session = capture_of.run(lab, chosen, sources, output, limits, interrupt)

@@ -25,7 +25,7 @@ def link(name: str, cable: str, verb: str, settings: tuple[str, ...], way: Any, 
     """
     from testbed.lab import link as link_of
     from testbed.lab.lab import Lab
-    from testbed.nic.faults import WAYS
+    from testbed.nic.faults import WAYS, described
 
     if (verb == "set") != bool(settings):
         raise BadInput("`set` takes at least one setting, such as loss=1%; the others take none")
@@ -42,18 +42,11 @@ def link(name: str, cable: str, verb: str, settings: tuple[str, ...], way: Any, 
         print_json(found)
         return
     click.echo(f"{cable} at {found['switch']}, {'up' if found['up'] else 'down'}")
-    rows = [[way, _described(told), _counted(told["counters"])] for way, told in found["ways"].items()]
+    rows = [
+        [way, described(link_of.faults(told)), _counted(told["counters"])]
+        for way, told in found["ways"].items()
+    ]
     print_table(["way", "set", "frames so far"], rows)
-
-
-def _described(told: dict[str, Any]) -> str:
-    """What is set, in the words in which it is set."""
-    words = [f"rate={told['rate'] / 1e6:g}mbit"] if told["rate"] else []
-    words += [f"{key}={1000 * told[key]:g}ms" for key in ("delay", "jitter") if told[key]]
-    parts = ("loss", "corruption", "duplication", "reordering")
-    words += [f"{key}={100 * told[key]:g}%" for key in parts if told[key]]
-    words += ["black-hole=on"] if told["black_hole"] else []
-    return " ".join(words)
 
 
 def _counted(counters: dict[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""check, counters, events: does it work, and what happened."""
+"""check, counters: does it work, and what was counted."""
 
 from __future__ import annotations
 
@@ -94,36 +94,4 @@ def _plain(value: Any) -> str:
     return " ".join(str(each) for each in value.values() if each) if isinstance(value, dict) else str(value)
 
 
-@click.command()
-@click.argument("name")
-@click.argument("host", required=False)
-@click.option("--kind", metavar="KIND", help="Only events of this kind, such as policy-mismatch.")
-@format_option
-def events(name: str, host: str | None, kind: str | None, output: str) -> None:
-    """What happened on the hosts, oldest first."""
-    from testbed.lab.inspect import events as lab_events
-    from testbed.lab.lab import Lab
-
-    with Lab.open(name) as lab:
-        found = lab_events(lab, host, kind)
-    if output == "json":
-        print_json(found)
-        return
-    print_table(
-        ["time", "host", "kind", "object", ""],
-        [
-            [_clock(each["time"]), each["host"], each["kind"], each["object"], _pairs(each["fields"])]
-            for each in found["events"]
-        ],
-    )
-    if found["lost"]:
-        click.echo(f"{found['lost']} older events are no longer known")
-
-
-def _clock(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(" ", "milliseconds")
-
-
-COMMANDS = (check, counters, events)
+COMMANDS = (check, counters)

@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from testbed.cli.output import format_option, print_json, print_table
+from testbed.cli.settings import SWITCH, split
 from testbed.errors import BadInput
-
-_SWITCH = {"on": True, "true": True, "off": False, "false": False}
 
 
 @click.command()
@@ -61,9 +60,7 @@ def _read(settings: tuple[str, ...]) -> tuple[dict[str, bool], dict[str, Any]]:
     offloads: dict[str, bool] = {}
     rss: dict[str, Any] = {}
     for text in settings:
-        key, equals, value = text.partition("=")
-        if not equals or not value:
-            raise BadInput(f"{text!r} is no setting: write it like lso=off")
+        key, value = split(text)
         try:
             if key == "hash-types":
                 rss["hash_types"] = value.split(",")
@@ -72,7 +69,7 @@ def _read(settings: tuple[str, ...]) -> tuple[dict[str, bool], dict[str, Any]]:
             elif key == "key":
                 rss["key"] = bytes.fromhex(value)
             else:
-                offloads[key] = _SWITCH[value]
+                offloads[key] = SWITCH[value]
         except (ValueError, KeyError):
             raise BadInput(f"{key}={value}: {_expected(key)}") from None
     return offloads, rss

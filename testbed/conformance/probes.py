@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from testbed.conformance import frames
 from testbed.conformance.observe import SECONDS, Capture, Place
@@ -94,14 +95,32 @@ def wire_fence(scene: Scene, capture: Capture, one: Guest, other: Guest) -> None
 # ---- by the guest's kernel ----------------------------------------------------------------
 
 
-def ping(one: Guest, address: str, seconds: float = SECONDS, again: float = 0.5) -> bool:
-    """Whether an echo request of the guest's kernel is answered within ``seconds``."""
+class End(Protocol):
+    """A VM's adapter as these need it: a :class:`Guest` is one."""
+
+    @property
+    def name(self) -> str:
+        """For evidence."""
+
+    @property
+    def netns(self) -> int:
+        """Descriptor of the VM's network namespace."""
+
+    def address(self, version: int = 4) -> str:
+        """Its CA."""
+
+
+def ping(one: End, address: str, seconds: float = SECONDS, again: float = 0.5, identity: bytes = b"") -> bool:
+    """Whether an echo request of the guest's kernel is answered within ``seconds``.
+
+    ``identity``: the data of its requests, by which they are found again; default: a new token.
+    """
     version = 6 if ":" in address else 4
     request, reply = _ECHO[version]
     family, protocol = (
         (socket.AF_INET, socket.IPPROTO_ICMP) if version == 4 else (socket.AF_INET6, socket.IPPROTO_ICMPV6)
     )
-    identity = token()
+    identity = identity or token()
     with in_netns(one.netns):
         sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
     with sock:
@@ -129,7 +148,7 @@ def _try_send(sock: socket.socket, data: bytes, address: str) -> None:
         raise Failed(f"the guest's kernel does not send to {address}: {error.strerror}") from error
 
 
-def transfer(one: Guest, other: Guest, size: int, version: int = 4) -> int:
+def transfer(one: End, other: End, size: int, version: int = 4) -> int:
     """Bytes that ``other``'s kernel gets by TCP of ``size`` that ``one``'s sends. Raises Failed."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     address = other.address(version)
@@ -164,7 +183,7 @@ def _pump(client: socket.socket, server: socket.socket, size: int) -> int:
     return received
 
 
-def datagram(one: Guest, address: str, payload: bytes, *, may_fragment: bool = True) -> None:
+def datagram(one: End, address: str, payload: bytes, *, may_fragment: bool = True) -> None:
     """A UDP datagram of the guest's kernel to port 9 of an IPv4 address.
 
     Raises OSError (EMSGSIZE) when it must not be fragmented and is too long for the route.
@@ -173,7 +192,7 @@ def datagram(one: Guest, address: str, payload: bytes, *, may_fragment: bool = T
         sock.sendto(payload, (address, 9))
 
 
-def learns_path_mtu(one: Guest, address: str, payload: bytes, seconds: float = SECONDS) -> bool:
+def learns_path_mtu(one: End, address: str, payload: bytes, seconds: float = SECONDS) -> bool:
     """Whether the guest's kernel comes to know that ``payload`` is too long for the way to ``address``.
 
     It believes ICMP only about a socket that is still open, so all goes through one.
@@ -191,7 +210,7 @@ def learns_path_mtu(one: Guest, address: str, payload: bytes, seconds: float = S
     return False
 
 
-def _udp(one: Guest, *, may_fragment: bool) -> socket.socket:
+def _udp(one: End, *, may_fragment: bool) -> socket.socket:
     with in_netns(one.netns):
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     # linux/in.h: IP_MTU_DISCOVER 10, IP_PMTUDISC_DONT 0, IP_PMTUDISC_DO 2
@@ -200,7 +219,7 @@ def _udp(one: Guest, *, may_fragment: bool) -> socket.socket:
 
 
 @contextmanager
-def sink(guest: Guest) -> Iterator[None]:
+def sink(guest: End) -> Iterator[None]:
     """Port 9 is open in the guest, so that its kernel does not answer datagrams with ICMP errors."""
     with in_netns(guest.netns):
         sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)

@@ -68,15 +68,20 @@ def programs() -> Iterator[Finding]:
     """Programs, searched for on the path and where administrators have theirs."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/local/sbin:/usr/sbin:/sbin"
     for program, package in PROGRAMS.items():
-        found = shutil.which(program, path=path)
-        yield Finding(
-            program,
-            "programs",
-            ok=found is not None,
-            required=False,
-            detail=found or "not found",
-            remedy=f"install {package} (VMs of the namespaces engine use this machine's programs)",
-        )
+        yield _program(program, path, package, "VMs of the namespaces engine use this machine's programs")
+    yield _program("dot", os.environ.get("PATH", os.defpath), "graphviz", "`testbed graph` draws with it")
+
+
+def _program(name: str, path: str, package: str, use: str) -> Finding:
+    found = shutil.which(name, path=path)
+    return Finding(
+        name,
+        "programs",
+        ok=found is not None,
+        required=False,
+        detail=found or "not found",
+        remedy=f"install {package} ({use})",
+    )
 
 
 # ---- engines ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -21,8 +21,9 @@ from testbed.channel import Channel, Message, Reply
 from testbed.errors import BadInput
 from testbed.host.cables import Cables
 from testbed.host.diagnostics import Diagnostics
-from testbed.host.events import EventRing
+from testbed.host.events import HostEvents
 from testbed.host.learning import Learner
+from testbed.host.links import Links
 from testbed.host.orders import WorkerLink
 from testbed.host.pa.addresses import AddressState
 from testbed.host.policy import PolicyControl
@@ -30,8 +31,9 @@ from testbed.host.provider import ProviderSide
 from testbed.host.team.side import TeamSide
 from testbed.host.vmm.side import VmmSide
 from testbed.nic.faults import Faults
+from testbed.nic.guest import GuestOffloads
 from testbed.nic.offloads import Offloads
-from testbed.telemetry import Event, EventLog
+from testbed.telemetry import EventLog
 from testbed.topology.plan import HostPlan, NicPlan
 from testbed.wnv.objects import FIRST_VSID, LAST_VSID
 
@@ -47,21 +49,22 @@ class Agent:
         self._plan: HostPlan | None = None
         self._ports: dict[str, Message] = {}
         self._events = EventLog()
-        self._ring = EventRing()
-        self._worker_lost = 0
         self._link = WorkerLink(loop, worker)
+        self._told = HostEvents(loop, self._link, self._events)
         self._provider = ProviderSide(loop, self._link, self._events)
         self._policy = PolicyControl(self._link, self._provider, self._events)
         self._cables = Cables()
         self._team = TeamSide(loop, self._link, self._events, self._provider.use)
+        self._links = Links(loop, self._events, self._team.links_changed)
         self._learner = Learner(loop, self._link, self._policy, self._events)
-        self._vmm = VmmSide(loop, self._policy, self._learner, self._address_states)
+        self._vmm = VmmSide(loop, self._policy, self._learner, self._events, self._address_states)
         self._provider.on_state = self._vmm.addresses_changed
         self._diagnostics = Diagnostics(loop, self._link, self._provider, self._nic_names)
         self._answers: dict[str, Callable[[Message], Message]] = {
             "configure": self._configure,
             "detach-port": self._detach,
             "set-port": self._set_port,
+            "set-vnic": self._set_vnic,
             "policy": self._policy.answer,
             "select-next-hop": self._select_next_hop,
             "resync": lambda _: self._resync(),
@@ -74,7 +77,7 @@ class Agent:
             "set-team-member": self._set_team_member,
             "set-cable": self._set_cable,
             "counters": lambda _: {"counters": self._link.order("counters")},
-            "events": lambda message: self._take_events(message.get("after")),
+            "events": lambda message: self._told.since(message.get("after")),
             "trace": self._trace,
             "capture-counts": lambda message: self._link.order("capture-counts", id=message["id"]),
             "extension": lambda message: {"result": self._link.order("extension", name=message["name"])},
@@ -145,6 +148,10 @@ class Agent:
             self._link.order("add-nic", **msgspec.to_builtins(nic))
         if old is None or _team_of(old) != _team_of(plan) or not self._provider.joined:
             self._provider.join(plan, self._team.configure(plan))
+            self._links.watch(self._nic_names())
+        self._told.start()
+        for kind, name, change in _changes(old, plan):
+            self._events.add(kind, name, change=change)
         self._learner.configure(plan.timers, learning=plan.learning)
         self._vmm.join(plan.name, message.get("vmm"))
         if not self._vmm.owns_policy:
@@ -159,9 +166,11 @@ class Agent:
 
     def close(self) -> None:
         """The host ends."""
+        self._told.close()
         self._diagnostics.close()
         self._learner.stop()
         self._vmm.close()
+        self._links.close()
         self._team.close()
         self._cables.close()
 
@@ -176,6 +185,7 @@ class Agent:
         self._provider.set_groups(self._link.order("add-port", descriptors, moved=moved, **port))
         self._ports[port["name"]] = port
         self._learner.attached(port["name"], port["mac"], port["vsid"])
+        self._port_event(port, "arrived" if moved else "added")
         return {}
 
     def _hand_over(self, name: str) -> Reply:
@@ -185,16 +195,22 @@ class Agent:
         groups, handed = self._link.hand_over("hand-over-port", name=name)
         for descriptor in handed:
             self._loop.call_soon(os.close, descriptor)  # after the reply has carried it away
-        self._ports.pop(name)
+        port = self._ports.pop(name)
+        self._port_event(port, "handed-over")
         self._learner.detached(name)
         self._provider.set_groups(groups)
-        return Reply({}, handed)
+        return Reply({"port": port}, handed)
 
     def _detach(self, message: Message) -> Message:
-        self._ports.pop(message["name"], None)
+        port = self._ports.pop(message["name"], None)
         self._learner.detached(message["name"])
         self._provider.set_groups(self._link.order("remove-port", name=message["name"]))
+        if port is not None:
+            self._port_event(port, "removed")
         return {}
+
+    def _port_event(self, port: Message, change: str) -> None:
+        self._events.add("port", port["name"], change=change, vsid=port["vsid"], mac=port["mac"])
 
     def _set_port(self, message: Message) -> Message:
         """Set-VMNetworkAdapter -VirtualSubnetId: the guest and its MTU stay as they are."""
@@ -209,6 +225,19 @@ class Agent:
         self._learner.attached(name, self._ports[name]["mac"], vsid)
         self._events.add("port-change", name, vsid=vsid, before=before)
         return {"port": self._ports[name], "before": before}
+
+    def _set_vnic(self, message: Message) -> Message:
+        """Switch what the VM's adapter does; none named: say what it does. The guest's side is not here."""
+        name, wanted = message["name"], message["offloads"]
+        if name not in self._ports:
+            raise BadInput(f"there is no port {name!r}: one of {', '.join(self._ports) or 'none'}")
+        offloads = msgspec.convert(self._ports[name].get("offloads", {}), GuestOffloads).changed(wanted)
+        plain = msgspec.to_builtins(offloads)
+        if wanted:
+            self._link.order("set-vnic", name=name, offloads=plain)
+            self._events.add("vnic-change", name, **wanted)
+        self._ports[name] = {**self._ports[name], "offloads": plain}
+        return {"port": self._ports[name]}
 
     def _set_nic(self, message: Message) -> Message:
         """Switch offloads of a NIC and set its RSS, checked whole first. What is not named stays.
@@ -241,7 +270,9 @@ class Agent:
         assert self._plan is not None
         addresses = {each.provider_address for each in self._policy.policy().provider_addresses}
         self._provider.join(self._plan, self._team.configure(self._plan))
+        self._links.watch(self._nic_names())
         self._provider.set_addresses(addresses)
+        self._events.add("nic", nic.name, change="replugged")
         return {}
 
     def _set_team_member(self, message: Message) -> Message:
@@ -274,14 +305,6 @@ class Agent:
                 shown["type"] = record.type if record else "L2Only"
                 shown["vm_name"] = record.vm_name if record else ""
         return {"trace": found}
-
-    def _take_events(self, after: int | None) -> Message:
-        told = self._link.order("events")
-        lost = told["lost"] - self._worker_lost + self._events.lost
-        self._worker_lost, self._events.lost = told["lost"], 0
-        worker = msgspec.convert(told["events"], list[Event])
-        self._ring.add([*self._events.take(), *worker], lost)
-        return self._ring.since(after)
 
     def _status(self) -> Message:
         plan = self._plan
@@ -364,3 +387,19 @@ def _hardware(nic: NicPlan) -> NicPlan:
 def _team_of(plan: HostPlan) -> tuple[object, ...]:
     """What the PA space depends on."""
     return [_hardware(nic) for nic in plan.nics], plan.team, plan.timers
+
+
+def _changes(old: HostPlan | None, new: HostPlan) -> Iterator[tuple[str, str, str]]:
+    """What another plan makes of a host's parts: kind and object of each event, and the change."""
+    if old is None:
+        yield "host", new.name, "started"
+        return
+    parts: tuple[tuple[str, tuple[dict[str, object], ...]], ...] = (
+        ("nic", tuple({nic.name: _hardware(nic) for nic in plan.nics} for plan in (old, new))),
+        ("extension", tuple({each.name: each for each in plan.extensions} for plan in (old, new))),
+    )
+    for kind, (before, after) in parts:
+        for name in {**before, **after}:
+            if before.get(name) != after.get(name):
+                change = "added" if name not in before else "changed" if name in after else "removed"
+                yield kind, name, change

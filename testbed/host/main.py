@@ -10,6 +10,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from testbed import plants
 from testbed.channel import Channel, Server, listen, pair
 from testbed.host.agent import Agent
 from testbed.host.worker import Worker
@@ -18,6 +19,7 @@ from testbed.processes import name_process
 
 def run(directory: Path) -> int:
     """Serve ``directory``/control.sock. Returns the exit code: 0 after SIGTERM, 1 when the worker died."""
+    plants.take(directory)
     control, worker = pair()
     gc.freeze()  # what is here now stays shared between the two processes
     pid = os.fork()

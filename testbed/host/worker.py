@@ -25,11 +25,12 @@ from testbed.host.nics import Nics
 from testbed.host.taps import Taps
 from testbed.host.team.worker import WorkerTeam
 from testbed.host.work import Work
+from testbed.nic.guest import GuestOffloads
 from testbed.nic.offloads import Offloads
 from testbed.nic.stage import NicStage
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.datapath import BATCH, Datapath
-from testbed.switch.drops import Drop
+from testbed.switch.drops import Drop, DropCounts
 from testbed.switch.extensions.api import Extension
 from testbed.switch.extensions.stack import Stack
 from testbed.switch.extensions.stage import PortExtensions, UplinkExtensions
@@ -257,6 +258,7 @@ class Worker:
     def _on_add_port(self, message: Message, descriptors: list[int]) -> list[str]:
         self._on_remove_port(message, [])
         port = Port(message["name"], parse_mac(message["mac"]), message["vsid"], *descriptors)
+        port.use(msgspec.convert(message.get("offloads", {}), GuestOffloads))
         self.state.add_port(port)
         self.stack.attach_port(port)
         self._ports_changed()
@@ -287,6 +289,10 @@ class Worker:
     def _ports_changed(self) -> None:
         self._set_inspects(bool(self.learning.exchanges.open))
         self.nics.ports_changed()
+        self.state.forget_flows()
+
+    def _on_set_vnic(self, message: Message, _: list[int]) -> None:
+        self.state.ports[message["name"]].use(msgspec.convert(message["offloads"], GuestOffloads))
         self.state.forget_flows()
 
     def _on_set_port(self, message: Message, _: list[int]) -> list[str]:
@@ -402,7 +408,12 @@ class Worker:
     def _on_capture_counts(self, message: Message, _: list[int]) -> Message:
         return self.taps.counts(message["id"])
 
-    def _on_counters(self, _: Message, __: list[int]) -> Any:
+    def _on_drops(self, _: Message, __: list[int]) -> list[tuple[str, str, int, str, int]]:
+        """The counters of drops alone: stage, port or NIC, VSID, reason, packets."""
+        return [(*key[:3], str(key[3]), packets) for key, packets in self._drops().items()]
+
+    def _drops(self) -> DropCounts:
+        """What the pipeline has dropped, and what NICs and kernel did."""
         drops = {**self.datapath.drops}
         for uplink in self.state.uplinks.values():
             if overruns := uplink.overruns():
@@ -410,11 +421,14 @@ class Worker:
             if refused := uplink.refused():
                 key = NIC, uplink.name, 0, Drop.TX_REFUSED
                 drops[key] = drops.get(key, 0) + refused
+        return drops
+
+    def _on_counters(self, _: Message, __: list[int]) -> Any:
         counters = collect(
             self.state.events.host,
             self.state.ports.values(),
             self.state.uplinks.values(),
-            drops,
+            self._drops(),
             self._totals,
             self.stack.counters(),
             self.team.counters(),

@@ -64,7 +64,7 @@ def of_nics(lab: Lab, hosts: set[str], profile: str | None) -> Iterator[bool]:
 @contextlib.contextmanager
 def of_guests(lab: Lab, vms: tuple[VmPlan, ...], lso: bool | None) -> Iterator[bool]:
     """Whether the VMs may hand over super-packets meanwhile."""
-    planned = all(vm.vnics[0].lso for vm in vms)
+    planned = all(vm.vnics[0].offloads.in_use.lso for vm in vms)
     if lso is None:
         yield planned
         return
@@ -76,7 +76,7 @@ def of_guests(lab: Lab, vms: tuple[VmPlan, ...], lso: bool | None) -> Iterator[b
     finally:
         for vm in vms:
             with in_netns(lab.netns(vm.name)):
-                set_features(vm.vnics[0].interface, guest_features(lso=vm.vnics[0].lso))
+                set_features(vm.vnics[0].interface, guest_features(lso=vm.vnics[0].offloads.in_use.lso))
 
 
 @contextlib.contextmanager

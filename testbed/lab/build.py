@@ -12,11 +12,13 @@ from pathlib import Path
 
 import msgspec
 
+from testbed import plants
 from testbed.engines.base import STATEFUL, Engine, NodeSpec
 from testbed.engines.select import by_name
 from testbed.errors import LabError
 from testbed.lab import first_commands, link, nic, store, team, vmm
 from testbed.lab.lab import FABRIC, Lab
+from testbed.lab.vnic import port_of
 from testbed.topology.management import VMM
 from testbed.topology.plan import HostPolicy, Plan, VmPlan
 
@@ -33,9 +35,13 @@ def up(
     topology: str,
     progress: Progress,
     finish: Callable[[Lab], None] = lambda _: None,
+    plant: str = "",
 ) -> Lab:
-    """A new, ready lab. Rolled back completely on any error, Ctrl-C and SIGTERM, also those in ``finish``."""
-    record = store.reserve(plan.name, name, engine.name, topology)
+    """A new, ready lab. Rolled back completely on any error, Ctrl-C and SIGTERM, also those in ``finish``.
+
+    ``plant``: a fault that the switch of every host has (:mod:`testbed.plants`).
+    """
+    record = store.reserve(plan.name, name, engine.name, topology, plant)
     lab = Lab(record, plan, engine)
     try:
         phases = _build(lab, progress)
@@ -90,6 +96,8 @@ def start_nodes(lab: Lab, hosts: list[str], vms: list[str], *, first: bool = Fal
     for spec in specs:
         if spec.role in STATEFUL:
             Path(spec.state_dir).mkdir(parents=True, exist_ok=True)
+            if spec.role == "host" and lab.record.plant:
+                plants.order(Path(spec.state_dir), lab.record.plant)
         if spec.disk:
             _make_disk(Path(spec.disk))
     if first:
@@ -153,8 +161,7 @@ def _boot(lab: Lab, vm: VmPlan) -> None:
     adapters = guest.create_adapters(netns, vm)
     try:
         for vnic, queues in adapters:
-            port = {"name": vnic.port, "mac": vnic.mac, "vsid": vnic.vsid}
-            lab.host(vm.host).call("attach-port", queues, port=port)
+            lab.host(vm.host).call("attach-port", queues, port=port_of(vnic))
     finally:
         for _, queues in adapters:
             for queue in queues:

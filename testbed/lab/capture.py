@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from testbed.capture import bpf, points
 from testbed.capture.bpf import Program
+from testbed.capture.events import EventReader, Happened
 from testbed.capture.filters import REFUSE, Criteria, at_adapter, at_wire
 from testbed.capture.inside import SwitchSource
 from testbed.capture.points import Point
@@ -18,6 +20,8 @@ from testbed.capture.source import Reader, Source
 from testbed.errors import BadInput, LabError
 from testbed.lab.lab import Lab
 
+_EVENTS_PERIOD = 0.1  # seconds between looks for events: packets wait for those that came before them
+
 
 def choose(lab: Lab, patterns: Sequence[str]) -> list[Point]:
     """The points that the patterns name. Raises BadInput."""
@@ -25,8 +29,13 @@ def choose(lab: Lab, patterns: Sequence[str]) -> list[Point]:
 
 
 @contextlib.contextmanager
-def opened(lab: Lab, chosen: Sequence[Point], wanted: Criteria, snaplen: int) -> Iterator[list[Reader]]:
-    """A source at each point; from here on nothing that is wanted is missed. Raises BadInput, LabError."""
+def opened(
+    lab: Lab, chosen: Sequence[Point], wanted: Criteria, snaplen: int, *, events: bool = False
+) -> Iterator[list[Reader]]:
+    """A source at each point; from here on nothing that is wanted is missed. Raises BadInput, LabError.
+
+    events: one more source behind them, of what happens in the lab (:data:`testbed.capture.events.EVENTS`).
+    """
     keep = snaplen or bpf.WHOLE
     vsids = _vsids(lab) if wanted.vsid is not None and any(point.port for point in chosen) else {}
     programs = [_program(point, wanted, vsids, keep) for point in chosen]
@@ -46,7 +55,37 @@ def opened(lab: Lab, chosen: Sequence[Point], wanted: Criteria, snaplen: int) ->
             made.append(reader)
         for point in chosen:
             lab.release_netns(point.node)
+        if events:
+            made.append(_events(lab, len(made)))
+            stack.callback(made[-1].close)
         yield made
+
+
+class _Look:
+    """The events of a lab from now on, as a capture has them."""
+
+    def __init__(self, lab: Lab) -> None:
+        from testbed.lab.events import LabTimeline, Wanted
+
+        self._line = LabTimeline(lab, Wanted(since=time.time()))
+
+    def __call__(self) -> tuple[list[Happened], int]:
+        """What is new, oldest first, and until when that is all there was."""
+        from testbed.lab.event_text import short
+
+        found = self._line.round()
+        return (
+            [Happened(round(event.time * 1e9), event.id, short(event)) for event in found],
+            round(self._line.until * 1e9),
+        )
+
+    def close(self) -> None:
+        """There will be no more looks."""
+        self._line.close()
+
+
+def _events(lab: Lab, number: int) -> EventReader:
+    return EventReader(number, _Look(lab), _EVENTS_PERIOD)
 
 
 def _program(point: Point, wanted: Criteria, vsids: Mapping[str, int], keep: int) -> Program:
@@ -89,7 +128,7 @@ def run(
 ) -> Session:
     """Capture until it ends. A node that ends meanwhile, or is removed, takes its points with it."""
     of_node: dict[int, list[Reader]] = {}
-    for point, source in zip(chosen, sources, strict=True):
+    for point, source in zip(chosen, sources, strict=False):  # events are no point's
         of_node.setdefault(lab.node(point.node).pidfd, []).append(source)
     session = Session(sources, of_node, output)
     session.run(limits, interrupt)
@@ -98,7 +137,8 @@ def run(
 
 def told(session: Session, sources: Sequence[Reader], write: Callable[[str], object]) -> None:
     """How it went: packets, and what was lost where."""
-    write(f"{session.packets} packets")
+    events = f", {session.events} events" if any(source.is_beside for source in sources) else ""
+    write(f"{session.packets} packets{events}")
     for source in sources:
         if source.lost:
             write(f"{source.name}: {source.lost} lost, they came faster than they were read")

@@ -12,10 +12,13 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from testbed import namespaces
-from testbed.engines.base import Node
-from testbed.lab.lab import Lab
+
+if TYPE_CHECKING:
+    from testbed.engines.base import Node
+    from testbed.lab.lab import Lab
 
 _NODE_NAMESPACES = (
     namespaces.CLONE_NEWNS
@@ -24,6 +27,7 @@ _NODE_NAMESPACES = (
     | namespaces.CLONE_NEWIPC
     | namespaces.CLONE_NEWPID
 )
+KILL = signal.SIGUSR1
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # a shell's exit codes
 
 
@@ -33,15 +37,28 @@ def run(lab: Lab, node_name: str, command: Sequence[str]) -> int:
     Must be called from a single-threaded process: it moves into the node's namespaces for good.
     """
     node = lab.node(node_name)
-    env = _environment(node)
-    namespaces.setns(node.pidfd, _NODE_NAMESPACES)
+    return enter(node.pidfd, command, environment(node))
+
+
+def enter(pidfd: int, command: Sequence[str], env: dict[str, str], *, with_us: bool = False) -> int:
+    """The same in the node of ``pidfd``.
+
+    ``with_us``: the command is killed when this process ends, and by :data:`KILL`; then it is reaped here.
+    The node's PID namespace, and with it the lab, could not end before someone has reaped it.
+    """
+    namespaces.setns(pidfd, _NODE_NAMESPACES)
     os.chdir("/")
     sys.stdout.flush()
     sys.stderr.flush()
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {KILL})  # until it can be passed on
     pid = os.fork()  # only a child is in the PID namespace
     if pid == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        if with_us:
+            namespaces.kill_with_parent()
         _exec(command, env)
-    with _forwarding(pid):
+    with _forwarding(pid, kills=with_us):
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
@@ -64,13 +81,15 @@ def _exec(command: Sequence[str], env: dict[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _forwarding(pid: int) -> Iterator[None]:
+def _forwarding(pid: int, *, kills: bool) -> Iterator[None]:
     """Ctrl-C reaches the command by the terminal; what is sent to us alone is passed on."""
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: os.kill(pid, number)),
         signal.SIGHUP: signal.signal(signal.SIGHUP, lambda number, _: os.kill(pid, number)),
     }
+    if kills:
+        before[KILL] = signal.signal(KILL, lambda *_: os.kill(pid, signal.SIGKILL))
     try:
         yield
     finally:
@@ -78,7 +97,7 @@ def _forwarding(pid: int) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _environment(node: Node) -> dict[str, str]:
+def environment(node: Node) -> dict[str, str]:
     """The container's own environment, or this process's with the interpreter's folder on the path."""
     if node.env is not None:
         return {**node.env, "TERM": os.environ.get("TERM", "dumb")}

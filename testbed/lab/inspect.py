@@ -142,16 +142,6 @@ def counters(lab: Lab, host: str | None) -> list[dict[str, Any]]:
     return [each for name in _hosts(lab, host) for each in lab.ask(name, "counters")["counters"]]
 
 
-def events(lab: Lab, host: str | None, kind: str | None) -> dict[str, Any]:
-    """Events of one host or of all, oldest first: {"events": [Event and "sequence"], "lost"}."""
-    answers = [lab.ask(name, "events") for name in _hosts(lab, host)]
-    found = [event for answer in answers for event in answer["events"] if kind in (None, event["kind"])]
-    return {
-        "events": sorted(found, key=lambda event: event["time"]),
-        "lost": sum(answer["lost"] for answer in answers),
-    }
-
-
 def _hosts(lab: Lab, host: str | None) -> list[str]:
     """The host called ``host``, or all. Raises BadInput."""
     if host is None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from testbed.channel import TIMEOUT_SECONDS as CHANNEL_SECONDS
 from testbed.channel import Channel, Message, connect
 from testbed.engines.base import Engine, Node, NodeSpec
 from testbed.engines.select import by_name
@@ -25,13 +26,17 @@ FABRIC = "fabric"
 
 
 class Lab:
-    """Use it in a ``with`` block: what it opens, it closes."""
+    """Use it in a ``with`` block: what it opens, it closes.
+
+    patience: seconds that a host or the VMM may take to answer; None: as long as they usually may.
+    """
 
     def __init__(self, record: LabRecord, plan: Plan, engine: Engine) -> None:
         self.record = record
         self.plan = plan
         self.engine = engine
         self.ref = store.ref(record)
+        self.patience: float | None = None
         self._nodes: dict[str, Node] = {}
         self._netns: dict[str, int] = {}
         self._hosts: dict[str, Channel] = {}
@@ -101,7 +106,7 @@ class Lab:
         """The control channel of a host."""
         if name not in self._hosts:
             self.node(name)  # fails with the node's last words if it is down
-            self._hosts[name] = connect(self.folder(name) / "control.sock")
+            self._hosts[name] = connect(self.folder(name) / "control.sock", self.patience or CHANNEL_SECONDS)
         return self._hosts[name]
 
     def ask(self, host: str, op: str, **fields: Any) -> Message:
@@ -113,9 +118,10 @@ class Lab:
         if self.plan.vmm is None:
             raise BadInput(f"{self.record.name} has no VMM: say `vmm: true` in its topology file")
         if self._vmm is None:
-            from testbed.lab.vmm_client import VmmClient  # an HTTP client, which few verbs need
+            from testbed.lab import vmm_client  # an HTTP client, which few verbs need
 
-            self._vmm = VmmClient(self.folder(VMM))
+            seconds = self.patience or vmm_client.TIMEOUT_SECONDS
+            self._vmm = vmm_client.VmmClient(self.folder(VMM), seconds)
         return self._vmm
 
     def folder(self, name: str) -> Path:

@@ -35,7 +35,7 @@ def change(lab: Lab, end: str, ways: Sequence[Way], settings: Mapping[str, str])
     """
     cable = _cable(lab, end)
     told = _ask(lab, cable)
-    _put(lab, cable, told, {way: changed(_faults(told["ways"][way]), settings) for way in ways})
+    _put(lab, cable, told, {way: changed(faults(told["ways"][way]), settings) for way in ways})
 
 
 def clear(lab: Lab, end: str) -> None:
@@ -63,14 +63,14 @@ def _put(lab: Lab, cable: CablePlan, told: Message, wanted: Mapping[Way, Faults]
     from testbed.wiring.fabric import Wiring
 
     wiring = Wiring(lab.netns(FABRIC), {cable.host: lab.netns(cable.host)})
-    if not told["has_programs"] and any(faults.in_programs for faults in wanted.values()):
+    if not told["has_programs"] and any(each.in_programs for each in wanted.values()):
         _install(lab, cable, wiring)
-    for way, faults in wanted.items():
-        before = _faults(told["ways"][way])
-        if faults.rate != before.rate:
-            wiring.set_rate(cable, way, faults.rate)
-        if faults != before:
-            lab.ask(cable.host, "set-cable", name=cable.nic, way=way, faults=msgspec.to_builtins(faults))
+    for way, now in wanted.items():
+        before = faults(told["ways"][way])
+        if now.rate != before.rate:
+            wiring.set_rate(cable, way, now.rate)
+        if now != before:
+            lab.ask(cable.host, "set-cable", name=cable.nic, way=way, faults=msgspec.to_builtins(now))
 
 
 def _install(lab: Lab, cable: CablePlan, wiring: Any) -> None:
@@ -87,7 +87,8 @@ def _ask(lab: Lab, cable: CablePlan) -> Message:
     return next(each for each in lab.ask(cable.host, "cables")["cables"] if each["nic"] == cable.nic)
 
 
-def _faults(told: Mapping[str, Any]) -> Faults:
+def faults(told: Mapping[str, Any]) -> Faults:
+    """Those of one direction, as a host tells it."""
     return Faults(**{key: told[key] for key in Faults.__struct_fields__})
 
 

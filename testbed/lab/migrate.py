@@ -19,7 +19,8 @@ from testbed.errors import LabError, TestbedError
 from testbed.lab import build, store, vmm
 from testbed.lab.lab import Lab
 from testbed.lab.vms import known_vm
-from testbed.topology.plan import VmPlan, VnicPlan
+from testbed.lab.vnic import port_of
+from testbed.topology.plan import VmPlan
 
 PREPARE_SECONDS = 30.0
 FOLLOW_SECONDS = 10.0
@@ -103,15 +104,17 @@ def _move_ports(lab: Lab, vm: VmPlan, target: str) -> tuple[float, float]:
     What fails is undone, so far as the source host is there.
     """
     queues: dict[str, list[int]] = {}
+    ports: dict[str, dict[str, Any]] = {}  # as they are: offloads may have been switched
     left = time.monotonic()
     try:
         for vnic in vm.vnics:
-            _, queues[vnic.port] = lab.host(vm.host).call("hand-over-port", name=vnic.port)
-        for vnic in vm.vnics:
-            _attach(lab, target, vnic, queues[vnic.port])
+            told, queues[vnic.port] = lab.host(vm.host).call("hand-over-port", name=vnic.port)
+            ports[vnic.port] = {**port_of(vnic), "offloads": told["port"]["offloads"]}
+        for name, handed in queues.items():
+            _attach(lab, target, ports[name], handed)
     except BaseException as error:
         with contextlib.suppress(TestbedError):
-            _back(lab, vm, target, queues)
+            _back(lab, vm, target, queues, ports)
             lab.vmm().post(f"/vms/{vm.name}/migrate", {"host": target, "phase": "cancel"})
         raise LabError(f"{vm.name} stays on {vm.host}: {error}") from error
     finally:
@@ -121,17 +124,17 @@ def _move_ports(lab: Lab, vm: VmPlan, target: str) -> tuple[float, float]:
     return left, time.monotonic()
 
 
-def _attach(lab: Lab, host: str, vnic: VnicPlan, queues: list[int]) -> None:
-    port = {"name": vnic.port, "mac": vnic.mac, "vsid": vnic.vsid}
+def _attach(lab: Lab, host: str, port: dict[str, Any], queues: list[int]) -> None:
     lab.host(host).call("attach-port", queues, port=port, moved=True)
 
 
-def _back(lab: Lab, vm: VmPlan, target: str, queues: dict[str, list[int]]) -> None:
-    for vnic in vm.vnics:
-        if vnic.port in queues:
-            with contextlib.suppress(TestbedError):
-                lab.ask(target, "detach-port", name=vnic.port)
-            _attach(lab, vm.host, vnic, queues[vnic.port])
+def _back(
+    lab: Lab, vm: VmPlan, target: str, queues: dict[str, list[int]], ports: dict[str, dict[str, Any]]
+) -> None:
+    for name, handed in queues.items():
+        with contextlib.suppress(TestbedError):
+            lab.ask(target, "detach-port", name=name)
+        _attach(lab, vm.host, ports[name], handed)
 
 
 def _commit(lab: Lab, vm: VmPlan, target: str) -> float:

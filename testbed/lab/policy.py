@@ -12,6 +12,7 @@ from typing import Any
 from testbed.errors import BadInput, LabError
 from testbed.lab import policy_owner
 from testbed.lab.lab import Lab
+from testbed.lab.vnic import find
 from testbed.wnv.objects import partial
 
 Fields = dict[str, Any]
@@ -66,11 +67,9 @@ def select_next_hop(
 
 def set_port(lab: Lab, port: str, vsid: int) -> dict[str, Any]:
     """Give a running port another VSID; {"host", "port", "virtual_subnet_id", "before"}."""
-    hosts = {vnic.port: vm.host for vm in lab.plan.vms for vnic in vm.vnics}
-    if port not in hosts:
-        raise BadInput(f"{lab.record.name} has no port {port!r}: one of {', '.join(hosts) or 'none'}")
-    answer = lab.ask(hosts[port], "set-port", name=port, vsid=vsid)
-    return {"host": hosts[port], "port": port, "virtual_subnet_id": vsid, "before": answer["before"]}
+    vm, _ = find(lab, port)
+    answer = lab.ask(vm.host, "set-port", name=port, vsid=vsid)
+    return {"host": vm.host, "port": port, "virtual_subnet_id": vsid, "before": answer["before"]}
 
 
 def drifted(lab: Lab, hosts: Iterable[str]) -> list[str]:

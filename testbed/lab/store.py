@@ -44,6 +44,7 @@ class LabRecord(Struct, frozen=True):
     created: float
     ready: bool = False
     phases: dict[str, float] = {}
+    plant: str = ""  # a fault in the switch of every host (testbed.plants), for tests of tests
 
 
 def state_path() -> Path:
@@ -72,7 +73,7 @@ def locked() -> Iterator[Path]:
         yield folder / "labs"
 
 
-def reserve(base: str, name: str | None, engine: str, topology: str) -> LabRecord:
+def reserve(base: str, name: str | None, engine: str, topology: str, plant: str = "") -> LabRecord:
     """Take a name and make the lab's folder: ``name``, or ``base``, ``base-2`` and so on.
 
     Raises BadInput when ``name`` is taken.
@@ -89,6 +90,7 @@ def reserve(base: str, name: str | None, engine: str, topology: str) -> LabRecor
             topology=topology,
             owner=ProcessId.own(),
             created=time.time(),
+            plant=plant,
         )
         (labs / chosen).mkdir()
         save(record)
@@ -150,6 +152,14 @@ def load_plan(name: str) -> plans.Plan:
         return plans.decode((directory(name) / _PLAN).read_bytes())
     except FileNotFoundError:
         raise LabError(f"{name} is not complete: it is being built, or `testbed gc` removes it") from None
+
+
+def plan_stamp(name: str) -> int:
+    """Another one means that another Plan was saved; 0: there is none."""
+    try:
+        return (directory(name) / _PLAN).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def forget(record: LabRecord) -> None:

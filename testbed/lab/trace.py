@@ -199,7 +199,7 @@ def _copies(hops: list[Hop]) -> Iterator[tuple[Hop, dict[str, Any]]]:
 # ---- the packet -----------------------------------------------------------------------------
 
 
-def started_at(lab: Lab, name: str) -> Start:
+def started_at(lab: Lab, name: str, option: str = "--from") -> Start:
     """The adapter "VM" or "VM:ethN", the first one where none is named. Raises BadInput."""
     vm_name, _, interface = name.partition(":")
     vm = known_vm(lab, vm_name)
@@ -207,7 +207,7 @@ def started_at(lab: Lab, name: str) -> Start:
         if interface in ("", vnic.interface):
             return Start(vm, vnic)
     known = ", ".join(f"{vm_name}:{each.interface}" for each in vm.vnics) or "none"
-    raise BadInput(f"--from {name}: there is no such adapter: one of {known}")
+    raise BadInput(f"{option} {name}: there is no such adapter: one of {known}")
 
 
 def of_frame(text: str) -> Asked:
@@ -252,7 +252,7 @@ def of_packet(lab: Lab, start: Start, address: str, kind: Kind, *, any_adapter: 
 def _asked(start: Start, ends: Ends, kind: Kind) -> Asked:
     frame = trace_frames.packet(ends, kind)
     vnic = start.vnic
-    if kind.protocol == "tcp" and vnic.lso and vnic.tx_checksum:
+    if kind.protocol == "tcp" and vnic.offloads.in_use.lso:
         return Asked(frame, trace_frames.super_packet(frame, vnic.mtu))
     too_long = len(frame) - HEADER > vnic.mtu
     return Asked(frame, remark=f"longer than the adapter's MTU, {vnic.mtu} bytes" if too_long else "")

@@ -22,10 +22,11 @@ JSON = "application/json"
 
 
 class VmmClient:
-    """Requests to a VMM as its administrator. ``folder``: the VMM node's own."""
+    """Requests to a VMM as its administrator. ``folder``: the VMM node's own. timeout: seconds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timeout: float = TIMEOUT_SECONDS) -> None:
         self._folder = folder
+        self._timeout = timeout
         self._connection: _UnixConnection | None = None
 
     def get(self, path: str, **params: Any) -> Any:
@@ -50,7 +51,7 @@ class VmmClient:
 
     def lines(self, path: str, **params: Any) -> Iterator[Any]:
         """The lines of a stream as they come, until the VMM ends it."""
-        connection = _UnixConnection(self._folder / files.SOCKET, TIMEOUT_SECONDS)
+        connection = _UnixConnection(self._folder / files.SOCKET, self._timeout)
         try:
             with self._sent(connection, "GET", path, None, params) as response:
                 while line := response.readline():
@@ -70,7 +71,7 @@ class VmmClient:
         if self._connection is not None and self._connection.is_over():
             self.close()
         if self._connection is None:
-            self._connection = _UnixConnection(self._folder / files.SOCKET, TIMEOUT_SECONDS)
+            self._connection = _UnixConnection(self._folder / files.SOCKET, self._timeout)
         try:
             with self._sent(self._connection, method, path, body, params or {}) as response:
                 data = response.read()

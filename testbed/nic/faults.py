@@ -120,6 +120,16 @@ def seconds(text: str) -> float:
     raise BadInput(f"{text!r} is no time up to 10s; write it like 5ms or 200us")
 
 
+def described(faults: Faults) -> str:
+    """What it does, in the words in which it is set; "" for a good cable."""
+    words = [f"rate={faults.rate / 1e6:g}mbit"] if faults.rate else []
+    times = (("delay", faults.delay), ("jitter", faults.jitter))
+    words += [f"{word}={1000 * value:g}ms" for word, value in times if value]
+    parts = ("loss", "corruption", "duplication", "reordering")
+    words += [f"{word}={100 * value:g}%" for word in parts if (value := getattr(faults, word))]
+    return " ".join([*words, *(["black-hole=on"] if faults.black_hole else [])])
+
+
 def _switch(text: str) -> bool:
     if text not in ("on", "off"):
         raise BadInput(f"{text!r} is neither on nor off; write one of them")

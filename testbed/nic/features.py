@@ -73,6 +73,11 @@ def guest_features(*, lso: bool) -> dict[str, bool]:
     return dict.fromkeys(_TSO[:3], lso) | {"tx-generic-segmentation": lso}
 
 
+def adapter_features(*, lso: bool, checksum: bool) -> dict[str, bool]:
+    """All features of a guest's adapter that its offloads decide, each as far as the adapter supports it."""
+    return {_CHECKSUM: checksum} | guest_features(lso=lso)
+
+
 def _ioctl_socket() -> socket.socket:
     return socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
 

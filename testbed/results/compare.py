@@ -12,6 +12,7 @@ from msgspec import Struct
 from testbed.errors import BadInput
 from testbed.results.model import OURS, Better, Metric, Run, Setting
 from testbed.results.statistics import Groups, change
+from testbed.results.turns import Turns, ratios, turns
 
 FEWEST = 5
 """Values on either side below which nothing is judged: a bootstrap of fewer is too narrow."""
@@ -223,32 +224,27 @@ def _verdict(better: Better, found: tuple[float, float, float], threshold: float
 
 
 def _values(runs: Sequence[Run]) -> dict[What, list[list[float]]]:
-    """Values by metric, path and baseline, grouped by run. What is of one object or moment stays out."""
+    """Values by metric, path and baseline, grouped by run."""
     found: dict[What, list[list[float]]] = defaultdict(list)
     for run in runs:
-        turns: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-        for sample in run.samples:
-            if not sample.object and not sample.time:
-                turns[sample.metric, sample.path][sample.repetition] = sample.value
-        for (metric, path), ours in turns.items():
+        measured = turns(run)
+        for (metric, path), ours in measured.items():
             if path not in (OURS, ""):
                 continue
-            for baseline, values in _against(metric, path, ours, turns).items():
+            for baseline, values in _against(metric, path, ours, measured).items():
                 found[metric, path, baseline].append(values)
     return dict(found)
 
 
 def _against(
-    metric: str, path: str, ours: dict[int, float], turns: dict[tuple[str, str], dict[int, float]]
+    metric: str, path: str, ours: Turns, measured: dict[tuple[str, str], Turns]
 ) -> dict[str, list[float]]:
     """By baseline: the ratio of each turn in which both were measured. Without any: "" and the values."""
-    found = {}
-    for (name, other), theirs in turns.items():
-        if path != OURS or name != metric or other in (OURS, ""):
-            continue
-        both = ours.keys() & theirs.keys()
-        if both and all(theirs[turn] > 0 for turn in both):
-            found[other] = [ours[turn] / theirs[turn] for turn in sorted(both)]
+    found = {
+        other: values
+        for (name, other), theirs in measured.items()
+        if path == OURS and name == metric and other not in (OURS, "") and (values := ratios(ours, theirs))
+    }
     return found or {"": [ours[turn] for turn in sorted(ours)]}
 
 

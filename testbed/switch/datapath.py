@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, TypeAlias
 from testbed.packets import ethernet, nvgre
 from testbed.packets.malformed import MalformedFrame
 from testbed.switch.actions import (
-    Decapsulate,
-    Deliver,
     Discard,
     Encapsulate,
     EncapsulateIPv6,
@@ -38,6 +36,8 @@ from testbed.switch.buffer import (
     Flows,
     FrameBuffer,
 )
+from testbed.switch.coalescing import joined
+from testbed.switch.delivery import delivery
 from testbed.switch.drops import Drop, DropCounts, count
 from testbed.switch.packet import Packet, Translation, Tunnel
 from testbed.switch.pipeline import NIC, PORT, TEAM, WNV, Path
@@ -45,7 +45,6 @@ from testbed.switch.port import Port
 from testbed.switch.state import SwitchState
 from testbed.switch.uplink import Queue, Uplink
 from testbed.switch.verification import good
-from testbed.switch.vrss import queue_for
 
 if TYPE_CHECKING:
     from testbed.switch.segmentation import Segmenter
@@ -154,7 +153,9 @@ class Datapath:
             queue.rx_packets += 1
             queue.rx_bytes += end - WIRE
             if data[_GSO_TYPE]:
-                self._count_coalesced(uplink, end)
+                if not joined(uplink, buffer, end):
+                    self._separate(uplink, end)
+                    continue
             elif verifies and not data[READ] and not self._verified(uplink, end):
                 continue
             action = None
@@ -177,12 +178,18 @@ class Datapath:
             else:
                 action(end)
 
-    def _count_coalesced(self, uplink: Uplink, end: int) -> None:
-        """A packet that the NIC has made of several frames."""
-        _, _, _, gso_size, start, _ = VNET_HEADER.unpack_from(self._buffer.data, READ)
-        payload = end - WIRE - start - (self._buffer.data[WIRE + start + 12 & SIZE - 1] >> 2 & 60)
-        uplink.rx_rsc_packets += 1
-        uplink.rx_rsc_segments += -(-payload // (gso_size or payload or 1))
+    def _separate(self, uplink: Uplink, end: int) -> None:
+        """A packet of frames that NDIS does not join."""
+        from testbed.switch.separation import separated  # seldom, and a host saves what it takes
+
+        data = self._buffer.data
+        for each in separated(uplink, self._buffer, end):
+            outer = nvgre.OUTER_IPV6 if data[_OUTER_TYPE_HIGH] == 0x86 else nvgre.OUTER_IPV4
+            action = uplink.flows.get(self._key_of_wire(outer, each))
+            if action is None:
+                self._first_from_wire(uplink, each)
+            else:
+                action(each)
 
     def _verified(self, uplink: Uplink, end: int) -> bool:
         """Whether a frame's checksums are right, if the NIC has to say so."""
@@ -268,12 +275,8 @@ class Datapath:
         buffer, drops, name = self._buffer, self.drops, packet.source.name
         actions: list[Action] = []
         for port in packet.ports:
-            queue = queue_for(port, packet)
-            if packet.outer is not None:
-                actions.append(Decapsulate(buffer, port, queue, drops, packet.outer.header))
-                continue
-            deliver: Action = Deliver(buffer, start, packet.macs, port, queue, drops)
-            if packet.translation is not None and packet.translation.next_hop is None:
+            deliver = delivery(buffer, start, packet, port, drops)
+            if packet.outer is None and packet.translation and packet.translation.next_hop is None:
                 deliver = self._translate(packet, packet.translation, start, packet.macs, deliver)
             actions.append(deliver)
         actions.extend(Discard(drops, stage, name, packet.vsid, reason) for stage, reason in packet.lost)

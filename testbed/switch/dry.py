@@ -7,7 +7,6 @@ packet would change (counters, cached flows, what waits, a team's buckets) it ch
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,8 +36,9 @@ class SilentPort(Port):
     """A port like another one, without its VM. ``told``: what the switch itself would say to the VM."""
 
     def __init__(self, real: Port) -> None:
-        self._file = os.memfd_create(real.name)
-        super().__init__(real.name, real.mac, real.vsid, *[self._file] * len(real.queues))
+        self._switch, self._vm = _ends()
+        super().__init__(real.name, real.mac, real.vsid, *[self._switch.fileno()] * len(real.queues))
+        self.rx_checksum, self.rsc = real.rx_checksum, real.rsc
         self.told: list[bytes] = []
 
     def send(self, frame: Buffer) -> bool:
@@ -47,16 +47,33 @@ class SilentPort(Port):
         return True
 
     def delivered(self) -> tuple[int, Sent] | None:
-        """The queue by which a packet would have gone to the VM, and the packet."""
+        """The queue by which a packet would have gone to the VM, and it, or the first of its frames."""
         queue = next((queue.number for queue in self.queues if queue.to_vm_packets), None)
-        if queue is None:
-            return None
-        data = os.pread(self._file, _LONGEST, 0)
-        return queue, Sent(data[:VNET], data[VNET:])
+        return None if queue is None else (queue, _received(self._vm)[0])
 
     def close(self) -> None:
         """Forget what was kept."""
-        os.close(self._file)
+        self._switch.close()
+        self._vm.close()
+
+
+def _ends() -> tuple[socket.socket, socket.socket]:
+    """Something that is written to packet by packet, and where they can be taken from."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setblocking(False)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return ends
+
+
+def _received(end: socket.socket) -> list[Sent]:
+    found: list[Sent] = []
+    while True:
+        try:
+            data = end.recv(_LONGEST)
+        except BlockingIOError:
+            return found
+        found.append(Sent(data[:VNET], data[VNET:]))
 
 
 class SilentUplink(Uplink):
@@ -88,20 +105,13 @@ class SilentUplink(Uplink):
     def fileno(self) -> int:
         """A socket for what is sent by number, as segments are."""
         if self._ends is None:
-            self._ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            for end in self._ends:
-                end.setblocking(False)
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            self._ends = _ends()
         return self._ends[0].fileno()
 
     def sent(self) -> list[Sent]:
         """All that would have left, in order."""
-        while self._ends is not None:
-            try:
-                data = self._ends[1].recv(_LONGEST)
-            except BlockingIOError:
-                break
-            self._sent.append(Sent(data[:VNET], data[VNET:]))
+        if self._ends is not None:
+            self._sent += _received(self._ends[1])
         return self._sent
 
     def flush(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from testbed.nic.guest import GuestOffloads
 from testbed.packets.checksum import Buffer
 from testbed.switch.buffer import VNET, Flows
 
@@ -24,7 +25,8 @@ class PortQueue:
 class Port:
     """A port. ``descriptors``: the TAP queues, made non-blocking, opened with IFF_VNET_HDR; at least one.
 
-    ``descriptor``: of queue 0.
+    ``descriptor``: of queue 0. ``rx_checksum``, ``rsc``: whether the VM's adapter takes packets whose
+    checksums are open or vouched for, and super-packets; a change holds for flows that are decided anew.
     """
 
     def __init__(self, name: str, mac: bytes, vsid: int, *descriptors: int) -> None:
@@ -37,8 +39,20 @@ class Port:
             os.set_blocking(descriptor, False)
         self.queues = [PortQueue(number, descriptor) for number, descriptor in enumerate(descriptors)]
         self.flows: Flows = {}
+        self.rx_checksum = self.rsc = True
         self.from_vm_packets = self.from_vm_bytes = 0
+        self.to_vm_software_segments = self.to_vm_software_checksums = 0
         self.suppressed_claims = 0  # of addresses, where they are learned: too many at once
+
+    def use(self, offloads: GuestOffloads) -> None:
+        """Take over what the VM's adapter does for it."""
+        now = offloads.in_use
+        self.rx_checksum, self.rsc = now.rx_checksum, now.rsc
+
+    @property
+    def takes_everything(self) -> bool:
+        """Whether nothing is to be done to a packet for the VM's adapter."""
+        return self.rx_checksum and self.rsc
 
     def send(self, frame: Buffer) -> bool:
         """Hand the VM a frame that needs no offload. False when its NIC takes none."""
@@ -62,7 +76,10 @@ class Port:
         return sum(queue.to_vm_bytes for queue in self.queues)
 
     def counters(self) -> dict[str, int | str]:
-        """Packets and bytes both ways, by queue where there are several; a super-packet is one packet."""
+        """Packets and bytes both ways, by queue where there are several; a super-packet is one packet.
+
+        software: frames cut, and checksums completed, by the switch in the place of the VM's adapter.
+        """
         queues = self.queues if len(self.queues) > 1 else ()
         return {
             "port": self.name,
@@ -71,6 +88,8 @@ class Port:
             "from_vm_bytes": self.from_vm_bytes,
             "to_vm_packets": self.to_vm_packets,
             "to_vm_bytes": self.to_vm_bytes,
+            "to_vm_software_segments": self.to_vm_software_segments,
+            "to_vm_software_checksums": self.to_vm_software_checksums,
             "suppressed_claims": self.suppressed_claims,
             **{f"to_vm_queue_{queue.number}_packets": queue.to_vm_packets for queue in queues},
         }

@@ -1,9 +1,13 @@
-"""Large send offload done by the switch, for a NIC that does not do it: one super-packet, many frames.
+"""A super-packet cut by the switch: one packet, many frames.
+
+It is large send offload for a NIC that does not do it (:class:`Segmenter`), and the opposite of receive
+coalescing where a VM or NDIS wants none (:mod:`testbed.switch.reception`, :mod:`testbed.switch.coalescing`).
 
 Each frame gets complete headers of its own in front of a piece of the payload, which stays where it is;
-all frames go out by one system call. What the segments of a TCP packet are: NDIS, "Offloading the
+to a NIC all frames go out by one system call. What the segments of a TCP packet are: NDIS, "Offloading the
 Segmentation of Large TCP Packets": FIN and PSH on the last one only, CWR on the first; the IP
 identification counts up in its lower 15 bits, of the outer header likewise; all but the last are full.
+Where frames were joined it counts in all 16 bits, as the kernel does that has cut or joined them.
 """
 
 from __future__ import annotations
@@ -27,7 +31,10 @@ _TCP, _TCP_CHECKSUM = 6, 16
 _ID, _CHECKSUM, _SEQUENCE, _FLAGS = 4, 10, 4, 13  # where they are in an IPv4 and in a TCP header
 
 
-class _Cut(NamedTuple):
+LSO_IDS, ALL_IDS = 0x7FFF, 0xFFFF  # which bits of an IP identification count up
+
+
+class Cut(NamedTuple):
     """What a super-packet's segments share. Offsets count from the first outer header."""
 
     template: bytes  # all headers
@@ -35,9 +42,16 @@ class _Cut(NamedTuple):
     inner: int
     tcp: int
     payload: int  # where it starts in the buffer
+    end: int  # ... and where it ends
     mss: int
     sequence: int
     flags: int
+    counting: int = LSO_IDS
+
+    @property
+    def frames(self) -> int:
+        """How many segments there are; at least one."""
+        return max(1, -(-(self.end - self.payload) // self.mss))
 
 
 class _Heads:
@@ -46,7 +60,7 @@ class _Heads:
     One packing writes a whole head: the fields that differ, and the constant bytes between them.
     """
 
-    def __init__(self, cut: _Cut, length: int) -> None:
+    def __init__(self, cut: Cut, length: int) -> None:
         head = bytearray(VNET) + cut.template
         self.size = len(head)
         size = len(cut.template) + length
@@ -60,6 +74,7 @@ class _Heads:
         pseudo = head[inner + 12 : inner + 20] if ipv4 else head[inner + 8 : inner + 40]
         _u16(head, tcp + _TCP_CHECKSUM, ones_sum(pseudo, _TCP + size - cut.tcp))
         VNET_HEADER.pack_into(head, 0, NEEDS_CSUM, 0, 0, 0, cut.tcp, _TCP_CHECKSUM)
+        self._counting = cut.counting
         self._constant: list[bytes] = []
         form, at = "!", 0
         fields = [(at + offset, "H", 2) for at, *_ in self.headers for offset in (_ID, _CHECKSUM)]
@@ -72,10 +87,10 @@ class _Heads:
 
     def write(self, to: bytearray, place: int, number: int, sequence: int, flags: int) -> None:
         """The head of segment ``number``."""
-        parts = self._constant
+        parts, counting = self._constant, self._counting
         if len(self.headers) == 2:
             (_, first, rest), (_, first_inner, rest_inner) = self.headers
-            outer, inner = _numbered(first, number), _numbered(first_inner, number)
+            outer, inner = _numbered(first, number, counting), _numbered(first_inner, number, counting)
             self._pack(
                 to, place,
                 parts[0], outer, parts[1], _folded(rest + outer),
@@ -85,7 +100,7 @@ class _Heads:
             return
         values: list[bytes | int] = []
         for position, (_, first, rest) in enumerate(self.headers):
-            identification = _numbered(first, number)
+            identification = _numbered(first, number, counting)
             values += (
                 parts[2 * position],
                 identification,
@@ -93,6 +108,41 @@ class _Heads:
                 _folded(rest + identification),
             )
         self._pack(to, place, *values, parts[-3], sequence, parts[-2], flags, parts[-1])
+
+
+class Segments:
+    """The segments of a super-packet, by number. frames: how many; size: bytes of vnet header and headers."""
+
+    def __init__(self, cut: Cut) -> None:
+        self.frames = cut.frames
+        self.size = VNET + len(cut.template)
+        self._final, self._mss = self.frames - 1, cut.mss
+        self._payload, self._end, self._sequence = cut.payload, cut.end, cut.sequence
+        # flags of the first one, of those in the middle and of the last one of several
+        self._first_flags, self._last_flags = cut.flags & ~_FIN_PSH, cut.flags & ~_CWR
+        self._middle_flags = cut.flags & ~_FIN_PSH & ~_CWR
+        length = cut.end - cut.payload
+        rest = length - self._final * cut.mss
+        self._full = _Heads(cut, min(cut.mss, length))
+        self._last = _Heads(cut, rest) if self._final and rest != cut.mss else self._full
+        if not self._final:
+            self._last_flags = cut.flags
+
+    def write(self, to: bytearray, place: int, number: int) -> tuple[int, int]:
+        """A segment's vnet header and headers at ``place``, the checksum open; where its data are.
+
+        Returns (start of the payload in the buffer, its length).
+        """
+        mss = self._mss
+        done = number * mss
+        at = self._payload + done
+        sequence = self._sequence + done & 0xFFFFFFFF
+        if number < self._final:
+            flags = self._middle_flags if number else self._first_flags
+            self._full.write(to, place, number, sequence, flags)
+            return at, mss
+        self._last.write(to, place, number, sequence, self._last_flags)
+        return at, self._end - at
 
 
 class Segmenter:
@@ -120,55 +170,19 @@ class Segmenter:
 
         header: outer headers and inner MACs, or nothing; its IPv4 length and checksum are filled in.
         """
-        cut = self._cut(header, end)
-        starts = range(cut.payload, max(end, cut.payload + 1), cut.mss)
-        last, sent = len(starts) - 1, 0
-        full = _Heads(cut, min(cut.mss, end - cut.payload))
-        for begin in range(0, last + 1, FRAMES):
-            some = starts[begin : begin + FRAMES]
-            for slot, at in enumerate(some):
-                number = begin + slot
-                if number < last:
-                    self._frame(cut, full, number, slot, at, cut.mss, cut.flags & ~_FIN_PSH)
-                else:
-                    heads = _Heads(cut, end - at) if end - at != cut.mss and number else full
-                    self._frame(cut, heads, number, slot, at, end - at, cut.flags)
-            done = self._flush(uplink, len(some))
+        segments = Segments(_of_vm(self._data, header, end))
+        sent, count, size = 0, segments.frames, segments.size
+        heads, addresses, base, pack = self._heads, self._head_addresses, self._base, _IOVEC.pack_into
+        for begin in range(0, count, FRAMES):
+            some = min(FRAMES, count - begin)
+            for slot in range(some):
+                at, length = segments.write(heads, slot * _HEAD, begin + slot)
+                pack(self._iovecs, slot * 32, addresses[slot], size, base + at, length)
+            done = self._flush(uplink, some)
             sent += done
-            if done < len(some):
+            if done < some:
                 break
-        return sent, last + 1 - sent
-
-    def _cut(self, header: bytes, end: int) -> _Cut:
-        data = self._data
-        _, _, _, gso_size, start, _ = VNET_HEADER.unpack_from(data, READ)
-        payload = INNER + start + (data[INNER + start + 12] >> 2 & 60)
-        inner = data[INNER:payload]
-        inner[: len(header[-12:])] = header[-12:]
-        outer = header[:-12]
-        at = 12
-        while int.from_bytes(inner[at : at + 2], "big") in TAGS:
-            at += 4
-        return _Cut(
-            template=outer + inner,
-            outer=14 if outer else 0,
-            inner=len(outer) + at + 2,
-            tcp=len(outer) + start,
-            payload=payload,
-            mss=gso_size,
-            sequence=int.from_bytes(inner[start + 4 : start + 8], "big"),
-            flags=inner[start + 13],
-        )
-
-    def _frame(
-        self, cut: _Cut, heads: _Heads, number: int, slot: int, at: int, length: int, flags: int
-    ) -> None:
-        """One frame's head, and where its two parts are."""
-        sequence = cut.sequence + number * cut.mss & 0xFFFFFFFF
-        heads.write(self._heads, slot * _HEAD, number, sequence, flags & ~_CWR if number else flags)
-        _IOVEC.pack_into(
-            self._iovecs, slot * 32, self._head_addresses[slot], heads.size, self._base + at, length
-        )
+        return sent, count - sent
 
     def _flush(self, uplink: Uplink, count: int) -> int:
         """How many frames the NIC took."""
@@ -178,6 +192,40 @@ class Segmenter:
             at += done * _MESSAGE.size
             left -= done
         return count - left
+
+
+def _of_vm(data: bytearray, header: bytes, end: int) -> Cut:
+    """Of a packet as a VM has handed it over, with the outer headers and inner MACs that it will have."""
+    _, _, _, gso_size, start, _ = VNET_HEADER.unpack_from(data, READ)
+    payload = INNER + start + (data[INNER + start + 12] >> 2 & 60)
+    inner = data[INNER:payload]
+    inner[: len(header[-12:])] = header[-12:]
+    return cut_of(header[:-12] + inner, len(header[:-12]), start, gso_size, payload, end)
+
+
+def cut_of(
+    template: bytes, outer: int, start: int, mss: int, payload: int, end: int, counting: int = LSO_IDS
+) -> Cut:
+    """How to cut a packet. template: all headers, the first ``outer`` bytes of which are outer ones.
+
+    start: of the TCP header, from the inner Ethernet header on. payload, end: in the buffer.
+    """
+    at = outer + 12
+    while int.from_bytes(template[at : at + 2], "big") in TAGS:
+        at += 4
+    tcp = outer + start
+    return Cut(
+        template=template,
+        outer=14 if outer else 0,
+        inner=at + 2,
+        tcp=tcp,
+        payload=payload,
+        end=end,
+        mss=mss,
+        sequence=int.from_bytes(template[tcp + 4 : tcp + 8], "big"),
+        flags=template[tcp + 13],
+        counting=counting,
+    )
 
 
 def _length(head: bytearray, at: int, size: int) -> tuple[int, int] | None:
@@ -194,9 +242,9 @@ def _length(head: bytearray, at: int, size: int) -> tuple[int, int] | None:
     return identification, ones_sum(head[at : at + 4 * (head[at] & 15)])
 
 
-def _numbered(first: int, number: int) -> int:
-    """The identification of a segment: the lower 15 bits count."""
-    return first & 0x8000 | first + number & 0x7FFF
+def _numbered(first: int, number: int, counting: int) -> int:
+    """The identification of a segment: the bits of ``counting`` count."""
+    return first & ~counting | first + number & counting
 
 
 def _folded(total: int) -> int:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from testbed.nic.faults import Faults
+from testbed.nic.guest import GuestOffloads
 from testbed.nic.offloads import Offloads
 from testbed.topology.schema import LoadBalancing, TeamingMode, Wire, WnvMode
 
@@ -149,8 +150,7 @@ class VnicPlan(Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     is_gateway: bool = False  # the network's way out
-    lso: bool = True  # the guest may hand over super-packets
-    tx_checksum: bool = True  # ... and leave checksums open
+    offloads: GuestOffloads = GuestOffloads()
     queues: int = 1
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from testbed.nic.faults import seconds
+from testbed.nic.guest import of_vnic
 from testbed.topology.fabric import build_fabric
 from testbed.topology.management import build_management
 from testbed.topology.naming import assign_macs, canonical_mac, network_rdid, vm_mtu
@@ -136,8 +137,7 @@ def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, 
     def adapter(vm: str, index: int, vnic: Vnic) -> VnicPlan:
         name = f"eth{index}"
         mac = macs[f"{vm}/{index}"]
-        checksum = vnic.offloads.get("tx-checksum", True)
-        lso = checksum and vnic.offloads.get("lso", True)  # a super-packet has open checksums
+        offloads = of_vnic(vnic.supports, vnic.offloads)
         mtu = vm_mtu(pa_mtu, pa_version, vnic.vsid, legacy=vnic.legacy)
         if vnic.vsid == 0:
             plain = tuple(str(ipaddress.ip_interface(address)) for address in vnic.addresses)
@@ -148,8 +148,7 @@ def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, 
                 mac=mac,
                 mtu=mtu,
                 addresses=plain,
-                lso=lso,
-                tx_checksum=checksum,
+                offloads=offloads,
                 queues=vnic.queues,
             )
         network, subnet = subnets[vnic.vsid]
@@ -166,8 +165,7 @@ def _vms(topology: Topology, networks: tuple[NetworkPlan, ...], macs: dict[str, 
             addresses=customer,
             gateways=gateways,
             is_gateway=vnic.gateway,
-            lso=lso,
-            tx_checksum=checksum,
+            offloads=offloads,
             queues=vnic.queues,
         )
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from testbed.nic.guest import GuestTask
 from testbed.nic.offloads import Task
 
 Name = Annotated[
@@ -33,7 +34,6 @@ Mtu = Annotated[int, Meta(ge=1280, le=65535, description="bytes of IP packet")]
 Wire = Literal["frames", "aggregated"]
 TeamingMode = Literal["SwitchIndependent", "Static", "Lacp"]
 LoadBalancing = Literal["Dynamic", "HyperVPort", "TransportPorts", "IPAddresses", "MacAddresses"]
-GuestTask = Literal["lso", "tx-checksum"]
 # in-switch: Windows Server 2012 R2; below-switch: a filter on the NIC, as in Windows Server 2012
 WnvMode = Literal["in-switch", "below-switch"]
 
@@ -120,7 +120,8 @@ class Vnic(Struct, frozen=True, forbid_unknown_fields=True):
     mac: Mac | None = None
     legacy: bool = False  # an emulated adapter: HNV does not reduce its MTU
     gateway: bool = False  # this VM is the network's way out: wildcard records and default routes
-    offloads: dict[GuestTask, bool] = {}  # what the guest may leave to its adapter; default: all
+    supports: dict[GuestTask, bool] = {}  # what the adapter can do for the guest; default: all
+    offloads: dict[GuestTask, bool] = {}  # which of it is enabled; default: all
     queues: Annotated[int, Meta(ge=1, le=16)] = 1  # queues of the synthetic adapter (vRSS)
 
 

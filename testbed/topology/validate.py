@@ -6,6 +6,7 @@ Everything that is wrong is reported at once, one line per problem, in the order
 from __future__ import annotations
 
 from testbed.errors import BadInput
+from testbed.nic.guest import of_vnic
 from testbed.topology.addresses import check_addresses
 from testbed.topology.extensions import check_extensions
 from testbed.topology.impairments import check_impairments
@@ -34,6 +35,7 @@ def check(topology: Topology, source: Source, profiles: Profiles) -> None:
     check_impairments(topology, problems)
     check_extensions(topology, problems)
     _check_offloads(topology, problems, profiles)
+    _check_guest_offloads(topology, problems)
     if lines := problems.lines():
         raise BadInput("\n".join(lines))
 
@@ -82,6 +84,15 @@ def _check_offloads(topology: Topology, problems: Problems, profiles: Profiles) 
                 profiles.offloads(nic)
             except BadInput as error:
                 problems.add((*here, "offloads" if nic.offloads else "supports"), str(error))
+
+
+def _check_guest_offloads(topology: Topology, problems: Problems) -> None:
+    for i, vm in enumerate(topology.vms):
+        for j, vnic in enumerate(vm.vnics):
+            try:
+                of_vnic(vnic.supports, vnic.offloads)
+            except BadInput as error:
+                problems.add(("vms", i, "vnics", j, "offloads"), str(error))
 
 
 def _check_vms(topology: Topology, problems: Problems) -> None:

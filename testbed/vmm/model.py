@@ -424,11 +424,15 @@ class LoggedEvent(Struct, frozen=True):
 
 
 class Events(Struct, frozen=True):
-    """Events after a revision, oldest first. revision: ask again with it. lost: older ones are gone."""
+    """Events after a revision, oldest first. revision: ask again with it.
+
+    lost: older ones are gone. first: the first revision whose events are still known.
+    """
 
     events: tuple[LoggedEvent, ...]
     revision: int
     lost: bool
+    first: int
 
 
 class PolicyChange(Struct, frozen=True):

@@ -11,6 +11,7 @@ from pyroute2 import IPRoute, NetlinkError
 
 from testbed.errors import LabError
 from testbed.namespaces import in_netns
+from testbed.nic.features import adapter_features, set_features
 from testbed.topology.plan import Timers, VmPlan, VnicPlan
 from testbed.wiring import sysctl, tap
 
@@ -25,15 +26,26 @@ def create_adapters(netns: int, vm: VmPlan) -> list[tuple[VnicPlan, list[int]]]:
     with in_netns(netns):
         sysctl.write(sysctl.GUEST)
         sysctl.write(sysctl.announcing_ipv6(on=vm.announce))
-        queues = [
-            (vnic, tap.open_queues(vnic.interface, vnic.queues, lso=vnic.lso, checksum=vnic.tx_checksum))
-            for vnic in vm.vnics
-        ]
+        queues = [(vnic, _open_queues(vnic)) for vnic in vm.vnics]
         with IPRoute() as ip:
             ip.link("set", index=1, state="up")
             for vnic, _ in queues:
                 index = ip.link_lookup(ifname=vnic.interface)[0]
                 ip.link("set", index=index, address=vnic.mac, mtu=vnic.mtu, gso_max_size=GSO_MAX_SIZE)
+    return queues
+
+
+def _open_queues(vnic: VnicPlan) -> list[int]:
+    """What the adapter supports is a property of the device, what is enabled a setting in the guest."""
+    able, wanted = vnic.offloads.possible, vnic.offloads.in_use
+    queues = tap.open_queues(vnic.interface, vnic.queues, lso=able.lso, checksum=able.tx_checksum)
+    if (able.lso, able.tx_checksum) != (wanted.lso, wanted.tx_checksum):
+        try:
+            set_features(vnic.interface, adapter_features(lso=wanted.lso, checksum=wanted.tx_checksum))
+        except BaseException:
+            for queue in queues:
+                os.close(queue)
+            raise
     return queues
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.cli import SOURCE, Cli
+from support.documents import example
 
 pytestmark = pytest.mark.e2e
 
@@ -35,7 +36,7 @@ def test_the_wheel_alone_brings_a_lab_up(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("testbed-*.whl")
     environment = tmp_path / "venv"
     _call(sys.executable, "-m", "venv", environment)
-    _call(environment / "bin" / "pip", "install", "-q", wheel)
+    _call(environment / "bin" / "pip", "install", "-q", f"{wheel}[test]")
     (topology,) = environment.glob("lib/*/site-packages/testbed/_data/topologies/2host.yaml")
     command = Installed(tmp_path / "state", environment)
     command.ok("up", topology, "--engine", "namespaces")
@@ -43,3 +44,25 @@ def test_the_wheel_alone_brings_a_lab_up(tmp_path: Path) -> None:
         assert command.json("check", "2host")["ok"]
     finally:
         command.ok("down", "2host")
+    _run_the_documents_test(command, tmp_path)
+
+
+def _run_the_documents_test(command: Installed, folder: Path) -> None:
+    """pytest finds the plugin by itself, and leaves it out when told so."""
+    file = folder / "test_blue.py"
+    file.write_text(example())
+    pytest_words = [command.environment / "bin" / "pytest", "-p", "no:cacheprovider", "--rootdir", folder]
+    for more, said in (
+        (["--testbed-engine", "namespaces"], "1 passed"),
+        (["-p", "no:testbed"], "fixture 'vm' not found"),
+    ):
+        done = subprocess.run(
+            [*map(str, pytest_words), *more, str(file)],
+            env=command.env,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert said in done.stdout, done.stdout
+    assert command.names() == []

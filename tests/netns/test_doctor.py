@@ -45,6 +45,7 @@ HERE = {
     "ping",
     "iperf3",
     "tshark",
+    "dot",
     "state folder",
     "leftovers",
 }

@@ -262,6 +262,11 @@ def is_tcp(frame: bytes) -> bool:
     return flow_of(frame)[:1] == bytes([TCP])
 
 
+def flags_of(frame: bytes) -> int:
+    """Of a TCP frame."""
+    return frame[14 + ((frame[14] & 15) * 4 if frame[14] >> 4 == 4 else 40) + 13]
+
+
 def by_flow(frames: Iterable[bytes], tunnel: int = 0) -> Flows:
     """In the order in which they were seen: between flows there is none."""
     found: Flows = {}

@@ -147,10 +147,22 @@ def test_wiring_and_engines_do_not_know_each_other() -> None:
 
 
 def test_conformance_is_above_the_lab() -> None:
-    above = ("testbed.cli", "testbed.conformance")
+    above = ("testbed.cli", "testbed.conformance", "testbed.testing", "testbed.suites")
     assert offenders(above, ("testbed.conformance",), outside=True) == []
     # it builds its frames by itself: a fault of the codecs must not agree with itself
     assert offenders(("testbed.conformance",), ("testbed.packets", "testbed.wnv", "testbed.host")) == []
+
+
+def test_what_tests_are_written_with_is_above_everything_but_the_command_line() -> None:
+    above = ("testbed.testing", "testbed.suites", "testbed.pytest_plugin")
+    assert offenders((*above, "testbed.cli"), above, outside=True) == []
+    codecs = ("testbed.packets", "testbed.wnv", "testbed.host")
+    assert offenders(("testbed.testing", "testbed.suites"), codecs) == []
+
+
+def test_only_plants_reach_into_the_switch_to_break_it() -> None:
+    allowed = ("testbed.plants", "testbed.lab.build", "testbed.host.main", "testbed.cli", "testbed.testing")
+    assert offenders(allowed, ("testbed.plants",), outside=True) == []
 
 
 def test_only_the_vmm_knows_its_framework() -> None:

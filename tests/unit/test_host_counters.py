@@ -56,6 +56,8 @@ def test_every_record_says_when_and_of_which_host() -> None:
         "from_vm_bytes",
         "to_vm_packets",
         "to_vm_bytes",
+        "to_vm_software_segments",
+        "to_vm_software_checksums",
         "suppressed_claims",
     }
     assert set(records(found, "nic")["nic1"]) == {

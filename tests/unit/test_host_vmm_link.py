@@ -50,6 +50,7 @@ class Follower:
         self.resets = self.in_step = 0
         self.refuses = False
         self.probes: list[Probe] = []
+        self.connections: list[tuple[bool, str]] = []
 
     def reset(self, policy: HostPolicy) -> None:
         self.resets += 1
@@ -60,6 +61,9 @@ class Follower:
             self.refuses = False
             raise BadInput("it does not fit")
         self.layers.follow(changes)
+
+    def connection(self, connected: bool, error: str) -> None:
+        self.connections.append((connected, error))
 
     def came_in_step(self) -> None:
         self.in_step += 1
@@ -75,7 +79,13 @@ def token(vmm: Process, host: str = "host1") -> str:
 @asynccontextmanager
 async def linked(vmm: Process, follower: Follower, given: str = "") -> Any:
     access = Access("127.0.0.1", vmm.port, given or token(vmm))
-    handlers = Handlers(follower.reset, follower.follow, follower.came_in_step, follower.probes.append)
+    handlers = Handlers(
+        follower.reset,
+        follower.follow,
+        follower.came_in_step,
+        follower.probes.append,
+        follower.connection,
+    )
     link = VmmLink(asyncio.get_running_loop(), "host1", access, handlers)
     try:
         yield link
@@ -122,6 +132,7 @@ def test_a_host_resumes_after_the_vmm_was_killed(vmm: Process, tmp_path: Path, p
             vmm.process.kill()
             vmm.process.wait(30)
             await until(lambda: not link.connected)
+            assert follower.connections == [(True, ""), (False, link.error)]  # told once each, however long
             assert link.error
             with pytest.raises(OSError, match=r"."):
                 await link.call("POST", "/report", {"revision": 1})
@@ -132,6 +143,7 @@ def test_a_host_resumes_after_the_vmm_was_killed(vmm: Process, tmp_path: Path, p
                 await until(lambda: follower.knows("10.0.0.77"))
                 assert follower.resets == 1  # it went on from where it was
                 assert follower.in_step == 2
+                assert [connected for connected, _ in follower.connections] == [True, False, True]
                 assert (await link.call("POST", "/report", {"revision": link.revision}))[0] in (201, 204, 200)
 
     run(test())

@@ -1,10 +1,9 @@
-"""Control's part of the team: watches its members, tells the worker and the PA space which of them work."""
+"""Control's part of the team: judges its members, tells the worker and the PA space which of them work."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from testbed.errors import BadInput
 from testbed.host.orders import WorkerLink
 from testbed.host.team.health import TIMERS, Health
 from testbed.host.team.loopback import LoopbackSocket
-from testbed.linkwatch import open_link_watch, read_links, request_links
+from testbed.linkwatch import LinkState
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.roles import Roles
 from testbed.teaming.flowlets import SHORTEST_GAP
@@ -46,7 +45,6 @@ class TeamSide:
         self._members: dict[str, Health] = {}
         self._sockets: dict[str, LoopbackSocket] = {}
         self._asked: dict[str, bool] = {}
-        self._watch: socket.socket | None = None
         self._lacp: Lacp | None = None
         self._partner: Partner | None = None
         self._timers = TIMERS["fast"]
@@ -138,17 +136,10 @@ class TeamSide:
         for each in self._sockets.values():
             each.close()
         self._sockets.clear()
-        if self._watch:
-            self._loop.remove_reader(self._watch)
-            self._watch.close()
-            self._watch = None
 
     # ---- watching ---------------------------------------------------------------------------
 
     def _start(self, macs: Mapping[str, bytes]) -> None:
-        self._watch = open_link_watch()
-        self._loop.add_reader(self._watch, self._links_changed)
-        request_links(self._watch)
         for name, mac in macs.items():
             self._sockets[name] = LoopbackSocket(
                 self._loop, name, mac, partial(self._answered, name), partial(self._slow, name)
@@ -175,9 +166,11 @@ class TeamSide:
         for name in macs:
             self._lacp.set_up(name, True)
 
-    def _links_changed(self) -> None:
-        assert self._watch is not None
-        for state in read_links(self._watch):
+    def links_changed(self, states: Iterable[LinkState]) -> None:
+        """Carriers as they are now. All of them are to be told after each ``configure``."""
+        if not self._sockets:
+            return
+        for state in states:
             if (member := self._members.get(state.name)) and member.carrier != state.running:
                 member.set_carrier(state.running)
                 if self._lacp:

@@ -44,6 +44,7 @@ class Handlers(Struct, frozen=True):
     follow: Callable[[list[Change]], None]
     in_step: Callable[[], None]  # the link is back, or the policy was taken anew
     probe: Callable[[Probe], None]  # ask a VM of this host whether it has an address
+    connection: Callable[[bool, str], None] = lambda *_: None  # the stream has begun, or ended and why
 
 
 class VmmLink:
@@ -122,6 +123,7 @@ class VmmLink:
                 self._replica = Replica()
             if self.connected:
                 pause = _FIRST_PAUSE
+                self._handlers.connection(False, self.error)
             self.connected = False
             await asyncio.sleep(pause)  # between attempts, not for a result
             pause = min(pause * _GROWTH, _LONGEST_PAUSE)
@@ -139,6 +141,8 @@ class VmmLink:
                 if status == 410:  # it does not know the revision: its store is older than ours
                     self._replica = Replica()
                 raise OSError(f"HTTP status {status}: {(await connection.body()).decode(errors='replace')}")
+            if not self.connected:  # it still is when the policy is only taken anew
+                self._handlers.connection(True, "")
             self.connected, self.error = True, ""
             if replica.revision is not None:
                 self._handlers.in_step()

@@ -13,6 +13,7 @@ from testbed.host.learning import Learner
 from testbed.host.policy import PolicyControl
 from testbed.host.vmm.link import Access, Handlers, VmmLink
 from testbed.host.vmm.reporter import VmmReporter
+from testbed.telemetry import EventLog
 from testbed.vmm.model import Probe
 
 _PAUSE = 0.5  # seconds until what could not be told is told again
@@ -26,11 +27,13 @@ class VmmSide:
         loop: asyncio.AbstractEventLoop,
         policy: PolicyControl,
         learner: Learner,
+        events: EventLog,
         address_states: Callable[[], list[Message]],
     ) -> None:
         self._loop = loop
         self._policy = policy
         self._learner = learner
+        self._events = events
         self._address_states = address_states
         self._link: VmmLink | None = None
         self._reporting: asyncio.Task[None] | None = None
@@ -43,7 +46,9 @@ class VmmSide:
             return
         self.close()
         if wanted is not None:
-            handlers = Handlers(self._policy.reset, self._policy.follow, self._in_step, self._probe)
+            handlers = Handlers(
+                self._policy.reset, self._policy.follow, self._in_step, self._probe, self._connection
+            )
             self._link = VmmLink(self._loop, host, wanted, handlers)
             self._learner.reporter = VmmReporter(self._link)
             self._reporting = self._loop.create_task(self._report())
@@ -86,6 +91,9 @@ class VmmSide:
     def _in_step(self) -> None:
         self._news.set()
         self._learner.resynced()
+
+    def _connection(self, connected: bool, error: str) -> None:
+        self._events.add("vmm-link", "vmm", state="connected" if connected else "away", error=error)
 
     def _probe(self, question: Probe) -> None:
         self._learner.answer_probe(question.vsid, question.mac, question.ca)

@@ -33,7 +33,7 @@ def list_events(store: TheStore, hub: TheHub, after: After = 0, limit: AtMost = 
     hub.resume_point(after, None)
     events = tuple(store.events(after, limit))
     revision = events[-1].revision if len(events) >= limit else store.revision
-    return Events(events, revision, lost=after < store.log_start)
+    return Events(events, revision, lost=after < store.log_start, first=store.log_start + 1)
 
 
 @get(

@@ -1,0 +1,1 @@
+"""What a results file holds, as a web page."""

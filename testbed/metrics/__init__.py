@@ -1,0 +1,1 @@
+"""What labs count, in the form that Prometheus reads."""

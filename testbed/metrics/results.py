@@ -1,0 +1,76 @@
+"""Metrics of the latest results: the newest batch of each kind in a results file."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from testbed.errors import TestbedError
+from testbed.metrics.families import Families
+from testbed.results.model import OURS, Metric, Run, Sample
+from testbed.results.store import reading
+
+
+class Results:
+    """A source of metrics: a results file, read at each scrape, as others write to it meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def collect(self, families: Families) -> None:
+        """The latest results; none, and not up, while the file cannot be read."""
+        try:
+            runs = list(latest(self._path))
+        except TestbedError:
+            runs = None
+        families.add("gauge", "results_up", {"file": self._path.name}, float(runs is not None))
+        add_runs(families, runs or ())
+
+    def close(self) -> None:
+        """Nothing is open between two scrapes."""
+
+
+def latest(path: Path) -> Iterator[Run]:
+    """The runs of the newest batch of each kind. Raises BadInput, LabError."""
+    with reading(path) as results:
+        batches = {head.kind: head.batch for head in results.heads()}  # the oldest come first
+        for head in results.heads():
+            if batches[head.kind] == head.batch and (run := results.load(head.id)) is not None:
+                yield run
+
+
+def add_runs(families: Families, runs: Iterable[Run]) -> None:
+    """Medians over the turns of each run, and of its ratios to a baseline of the same turn.
+
+    Of runs with the same labels the newest counts. What is followed over time within a turn, and what is one
+    of several objects, is left out.
+    """
+    newest = {tuple(_labels(run).items()): run for run in sorted(runs, key=lambda run: run.started)}
+    for run in newest.values():
+        labels = _labels(run)
+        families.add("gauge", "result_timestamp_seconds", labels, run.started)
+        whole = [each for each in run.samples if not each.object and not each.time]
+        for metric in run.metrics:
+            told = {**labels, "metric": metric.name, "unit": metric.unit}
+            _add_metric(families, told, metric, [each for each in whole if each.metric == metric.name])
+
+
+def _labels(run: Run) -> dict[str, str]:
+    settings = ",".join(f"{name}={value}" for name, value in sorted(run.fingerprint.settings.items()))
+    return {"kind": run.kind, "lab": run.lab, "label": run.label, "settings": settings}
+
+
+def _add_metric(
+    families: Families, labels: dict[str, str], metric: Metric, samples: Sequence[Sample]
+) -> None:
+    by_path: dict[str, dict[int, float]] = {}
+    for each in samples:
+        by_path.setdefault(each.path, {})[each.repetition] = each.value
+    for path, values in by_path.items():
+        families.add("gauge", "result_value", {**labels, "path": path}, statistics.median(values.values()))
+    ours = by_path.pop(OURS, {})
+    for path, values in by_path.items():
+        ratios = [ours[turn] / value for turn, value in values.items() if turn in ours and value]
+        if metric.better != "neither" and ratios:
+            families.add("gauge", "result_ratio", {**labels, "baseline": path}, statistics.median(ratios))
