@@ -11,6 +11,7 @@ import click
 
 from testbed import __version__
 from testbed.cli import (
+    bench,
     capture,
     conformance,
     dashboard,
@@ -74,6 +75,7 @@ for module in (
     migrate,
     capture,
     measure,
+    bench,
     events,
     top,
     metrics,

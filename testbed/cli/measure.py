@@ -1,14 +1,12 @@
-"""check, counters, bench: does it work, what was counted, how fast is it."""
+"""check, counters: does it work, and what was counted."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from testbed.cli.output import format_option, print_json, print_table, progress
-from testbed.cli.results import keeper, results_option
+from testbed.cli.output import format_option, print_json, print_table
 
 
 @click.command()
@@ -96,69 +94,4 @@ def _plain(value: Any) -> str:
     return " ".join(str(each) for each in value.values() if each) if isinstance(value, dict) else str(value)
 
 
-@click.command()
-@click.argument("name")
-@click.option("--from", "source", metavar="VM", help="Default: the first VM that has a partner.")
-@click.option("--to", "target", metavar="VM", help="Default: one of the same subnet on another host.")
-@click.option("--seconds", default=5, show_default=True, type=click.IntRange(1, 3600))
-@click.option("--streams", default=1, show_default=True, type=click.IntRange(1, 128))
-@click.option("--repeat", default=5, show_default=True, type=click.IntRange(1, 1000))
-@click.option("--wire", type=click.Choice(["frames", "aggregated"]), help="Switch the cables meanwhile.")
-@click.option("--nic", "profile", metavar="PROFILE", help="The NICs on the path are of it meanwhile.")
-@click.option("--guest-lso", type=bool, help="Whether the VMs hand over super-packets meanwhile.")
-@click.option("--baseline", type=click.Choice(["vxlan"]), help="Measure this in alternation.")
-@click.option("--save", is_flag=True, help="Record the run in the results file.")
-@click.option("--label", default="", help="With --save: a word to find it by.")
-@results_option
-@format_option
-def bench(
-    name: str,
-    source: str | None,
-    target: str | None,
-    seconds: int,
-    streams: int,
-    repeat: int,
-    wire: Any,
-    profile: str | None,
-    guest_lso: bool | None,
-    baseline: Any,
-    save: bool,
-    label: str,
-    store: Path | None,
-    output: str,
-) -> None:
-    """Measure TCP throughput between two VMs with iperf3."""
-    from testbed.lab import bench as lab_bench
-    from testbed.lab.lab import Lab
-
-    keep = keeper(save=save, label=label, store=store)
-    with Lab.open(name) as lab, progress() as report:
-        result = lab_bench.run(
-            lab,
-            source,
-            target,
-            wire,
-            baseline,
-            profile=profile,
-            guest_lso=guest_lso,
-            seconds=seconds,
-            streams=streams,
-            repeat=repeat,
-            progress=lambda done, total, what: report(f"{what} ({done} of {total} runs)"),
-        )
-        saved = keep(lab, result)
-    if output == "json":
-        print_json({**result, **saved})
-        return
-    print_table(
-        ["path", "Gbit/s", "retransmits", "switch CPU s"],
-        [list(run.values()) for run in result["runs"]],
-        title=f"{result['from']} -> {result['to']}, wire {result['wire']}",
-    )
-    for other, ratio in result["ratio"].items():
-        click.echo(f"ratio to {other}: {ratio} (median of {repeat} pairs)")
-    if saved:
-        click.echo(f"recorded in {saved['results']} as run {saved['run']}")
-
-
-COMMANDS = (check, counters, bench)
+COMMANDS = (check, counters)

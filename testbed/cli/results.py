@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,7 @@ from testbed.cli.output import format_option, print_json, print_table
 from testbed.errors import BadInput
 
 if TYPE_CHECKING:
+    from testbed.lab.bench import CellResult
     from testbed.lab.lab import Lab
     from testbed.results.compare import Comparison
     from testbed.results.exchange import Taken
@@ -42,8 +42,8 @@ def results_file(given: Path | None) -> Path:
     return given or Path(os.environ.get("TESTBED_RESULTS") or DEFAULT_FILE)
 
 
-def keeper(*, save: bool, label: str, store: Path | None) -> Callable[[Lab, dict[str, Any]], dict[str, str]]:
-    """What records a result of bench's, made before it is measured: a file of no use is refused at once.
+def keeper(*, save: bool, label: str, store: Path | None) -> Callable[[Lab, CellResult], dict[str, str]]:
+    """What records a cell of bench's, made before it is measured: a file of no use is refused at once.
 
     It returns {"results": file, "run": id}, or nothing where nothing is to be recorded. When the file
     cannot be written in the end, the run is put beside it, and the error says so.
@@ -58,10 +58,9 @@ def keeper(*, save: bool, label: str, store: Path | None) -> Callable[[Lab, dict
 
     path = results_file(store)
     require_writable(path)
-    started = time.time()
 
-    def record(lab: Lab, result: dict[str, Any]) -> dict[str, str]:
-        run = recorded.bench(lab, result, started=started, seconds=time.time() - started, label=label)
+    def record(lab: Lab, result: CellResult) -> dict[str, str]:
+        run = recorded.bench(lab, result, label)
         keep(path, run)
         return {"results": str(path), "run": run.id}
 

@@ -1,4 +1,4 @@
-"""Throughput between two VMs of a running lab, beside the kernel's own VXLAN."""
+"""Throughput, latency and what they cost, between two VMs of a running lab, beside its baselines."""
 
 from __future__ import annotations
 
@@ -6,93 +6,208 @@ import contextlib
 import dataclasses
 import ipaddress
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed.errors import BadInput
+from msgspec import Struct
+
+from testbed.errors import BadInput, LabError, TestbedError
+from testbed.lab import bench_settings
 from testbed.lab import nic as nics
 from testbed.lab.inspect import processes
-from testbed.lab.lab import FABRIC, Lab
-from testbed.namespaces import in_netns
-from testbed.nic.features import guest_features, set_features
-from testbed.perf.bench import CONGESTION_CONTROL, WARM_UP, Baseline, BenchPath, Progress, bench
-from testbed.perf.iperf import BLOCK_SIZE
-from testbed.topology.plan import CablePlan, VmPlan
+from testbed.lab.lab import Lab
+from testbed.perf.bench import Baseline, BenchPath, Progress, Turn, bench, ratio, tools
+from testbed.perf.iperf import Load
+from testbed.perf.plan import BenchPlan, Cell
+from testbed.results.model import OURS, Setting, new_id
+from testbed.topology.plan import VmPlan
 from testbed.topology.schema import Wire
 
+_QUEUE = re.compile(r"rx_queue_(\d+)_packets")
 
-def run(
-    lab: Lab,
-    source: str | None,
-    target: str | None,
-    wire: Wire | None,
-    baseline: Baseline | None,
-    *,
-    profile: str | None = None,
-    guest_lso: bool | None = None,
-    seconds: int,
-    streams: int,
-    repeat: int,
-    progress: Progress,
-) -> dict[str, Any]:
-    """The result of :func:`testbed.perf.bench.bench` with "from", "to", "wire" and "settings" added.
 
-    Without ``source`` and ``target``: the first two VMs of one subnet on different hosts.
-    ``wire``, ``profile`` (of the NICs on the path) and ``guest_lso`` are switched for the measurement
-    and back; the baseline has the same wire, guests and coalescing. settings: all that was chosen, as
-    docs/results.md names it.
+class CellResult(Struct, frozen=True, kw_only=True):
+    """A cell that was measured. settings: all that was chosen, as docs/results.md names it.
+
+    batch: UUID of the plan's run. tools: versions of what measured. started: Unix seconds; seconds: how
+    long all of it took.
     """
-    client, server = _choose(lab, source, target)
+
+    cell: Cell
+    batch: str
+    source: str
+    target: str
+    wire: Wire
+    settings: dict[str, Setting]
+    baselines: tuple[Baseline, ...]
+    tools: dict[str, str]
+    turns: list[Turn]
+    started: float
+    seconds: float
+
+    def ratios(self) -> dict[str, float | None]:
+        """Median over the turns of our throughput divided by each baseline's."""
+        return {name: ratio(self.turns, OURS, name) for name in self.baselines}
+
+    def told(self) -> dict[str, Any]:
+        """As commands print it."""
+        return {
+            "from": self.source,
+            "to": self.target,
+            "wire": self.wire,
+            "settings": self.settings,
+            "runs": [each.told() for turn in self.turns for each in turn],
+            "ratio": self.ratios(),
+        }
+
+
+class Failure(Struct, frozen=True):
+    """A cell that was not measured to its end, or not at all."""
+
+    cell: str
+    error: str
+    exit_code: int
+
+
+def refused(lab: Lab, plan: BenchPlan, cell: Cell) -> str:
+    """Why a cell can't be measured in this lab; "" if it can. Raises BadInput for VMs that it lacks."""
+    client, server = _choose(lab, plan.from_vm, plan.to_vm)
+    team = _team(lab, client.host)
+    if cell.team not in (None, team):
+        remedy = "the team of a running lab is not switched: bring up a lab that has it"
+        return f"the sender's team is {team}, not {cell.team}; {remedy}"
+    try:
+        _address(server, cell.ip)
+        if cell.nic is not None:
+            bench_settings.offloads_of(cell.nic)
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def run_plan(
+    lab: Lab, plan: BenchPlan, progress: Progress, done: Callable[[CellResult], None]
+) -> list[Failure]:
+    """Measure the cells of a plan one after the other; ``done`` is given each that was measured to its end.
+
+    A cell that fails is left out, and the others go on; a plan of one cell raises its error. Raises
+    BadInput, MachineLacks, LabError.
+    """
+    cells = plan.cells()
+    batch = new_id()
+    failures = []
+    for number, cell in enumerate(cells, 1):
+
+        def report(runs: int, total: int, what: str, where: str = f"cell {number}/{len(cells)}: ") -> None:
+            progress(runs, total, (where if len(cells) > 1 else "") + what)
+
+        try:
+            if why := refused(lab, plan, cell):
+                raise BadInput(why)
+            result = run_cell(lab, plan, cell, report, batch)
+        except TestbedError as error:
+            if len(cells) == 1:
+                raise
+            failures.append(Failure(cell.name(), str(error), error.exit_code))
+            continue
+        done(result)
+    return failures
+
+
+def run_cell(lab: Lab, plan: BenchPlan, cell: Cell, progress: Progress, batch: str) -> CellResult:
+    """Measure one cell. What it switches in the lab is put back, however that ends."""
+    client, server = _choose(lab, plan.from_vm, plan.to_vm)
+    started = time.time()
     with contextlib.ExitStack() as stack:
-        coalesces = stack.enter_context(_nics(lab, {client.host, server.host}, profile))
-        on_wire = stack.enter_context(_wired(lab, client, server, wire))
-        lso = stack.enter_context(_guests(lab, (client, server), guest_lso))
-        path = path_between(lab, client, server, "wnv", on_wire)
+        hosts = {client.host, server.host}
+        coalesces = stack.enter_context(bench_settings.of_nics(lab, hosts, cell.nic))
+        wire = stack.enter_context(bench_settings.of_wire(lab, client, server, cell.wire))
+        lso = stack.enter_context(bench_settings.of_guests(lab, (client, server), cell.guest_lso))
+        path = path_between(lab, client, server, OURS, wire, cell.ip)
         path = dataclasses.replace(path, guest_lso=lso, coalesces=coalesces)
-        settings = _settings(lab, client, server, path, profile)
-        result = bench(path, baseline, seconds=seconds, streams=streams, repeat=repeat, progress=progress)
-    settings |= {"streams": streams, "seconds": seconds}
-    return {"from": client.name, "to": server.name, "wire": on_wire, "settings": settings, **result}
+        load = plan.load(cell, path.mtu, ipaddress.ip_address(path.server_address).version)
+        settings = _settings(lab, client, server, path, cell.nic) | _of_load(load)
+        settings |= {"warm_up": plan.warm_up, "latency": plan.latency}
+        turns = bench(path, plan.baselines, load, plan.terms(), progress)
+    return CellResult(
+        cell=cell,
+        batch=batch,
+        source=client.name,
+        target=server.name,
+        wire=wire,
+        settings=settings,
+        baselines=plan.baselines,
+        tools=tools(plan.baselines),
+        turns=turns,
+        started=started,
+        seconds=time.time() - started,
+    )
 
 
 def _settings(
     lab: Lab, client: VmPlan, server: VmPlan, path: BenchPath, profile: str | None
-) -> dict[str, str | int | bool]:
-    """What is chosen while it is measured; offloads are those that the NICs have enabled now."""
+) -> dict[str, Setting]:
+    """What is chosen while it is measured; offloads are those that the NICs have in use now."""
     hosts = sorted({client.host, server.host})
     shown = [nic for host in hosts for nic in nics.show(lab, host)]
-    team = lab.plan.host(client.host).team
     planned = {nic.profile for host in hosts for nic in lab.plan.host(host).nics}
     return {
         "engine": lab.record.engine,
         "nic": profile or ",".join(sorted(planned)),
-        "offloads": ",".join(sorted({each for nic in shown for each in nic["offloads"]["enabled"]})),
+        "offloads": ",".join(sorted({each for nic in shown for each in in_use(nic["offloads"]["enabled"])})),
         "wire": path.wire,
-        "team": f"{team.mode}/{team.algorithm}" if len(lab.plan.host(client.host).nics) > 1 else "none",
-        "direction": "forward",
-        "protocol": "tcp",
+        "team": _team(lab, client.host),
         "ip": ipaddress.ip_address(path.server_address).version,
-        "message_size": BLOCK_SIZE,
-        "warm_up": WARM_UP,
         "mtu": path.mtu,
         "guest_lso": path.guest_lso,
-        "congestion_control": CONGESTION_CONTROL,
         "from": client.name,
         "to": server.name,
     }
 
 
-def path_between(lab: Lab, client: VmPlan, server: VmPlan, name: str, wire: Wire) -> BenchPath:
+def in_use(enabled: Sequence[str]) -> list[str]:
+    """Of the tasks that a NIC has enabled: without ``nvgre`` none of NVGRE packets has an effect."""
+    return [task for task in enabled if "nvgre" in enabled or not task.startswith("nvgre-")]
+
+
+def _of_load(load: Load) -> dict[str, Setting]:
+    chosen: dict[str, Setting] = {
+        "streams": load.streams,
+        "direction": load.direction,
+        "protocol": load.protocol,
+        "message_size": load.message_size,
+        "seconds": load.seconds,
+    }
+    if load.protocol == "tcp":
+        chosen["congestion_control"] = load.congestion_control
+    if load.rate:
+        chosen["rate"] = load.rate
+    return chosen
+
+
+def _team(lab: Lab, host: str) -> str:
+    plan = lab.plan.host(host)
+    return f"{plan.team.mode}/{plan.team.algorithm}" if len(plan.nics) > 1 else "none"
+
+
+def path_between(
+    lab: Lab, client: VmPlan, server: VmPlan, name: str, wire: Wire, ip: int | None = None
+) -> BenchPath:
     """The path from one VM to another as something to measure; results call it ``name``."""
+    hosts = sorted({client.host, server.host})
     return BenchPath(
         name,
         lab.netns(client.name),
         lab.netns(server.name),
-        _address(server),
-        lambda: _switch_seconds(lab, {client.host, server.host}),
+        _address(server, ip),
+        lambda: _switch_seconds(lab, hosts),
         client.vnics[0].mtu,
         wire,
+        queue_packets=lambda: _queue_packets(lab, hosts),
+        member_bytes=lambda: _member_bytes(lab, client.host),
     )
 
 
@@ -112,13 +227,16 @@ def _choose(lab: Lab, source: str | None, target: str | None) -> tuple[VmPlan, V
     raise BadInput("no two VMs of one subnet are on different hosts: choose them with --from and --to")
 
 
-def _address(vm: VmPlan) -> str:
+def _address(vm: VmPlan, version: int | None) -> str:
+    """The first address, or the first of a version of IP."""
     for text in vm.vnics[0].addresses:
-        return str(ipaddress.ip_interface(text).ip)
-    raise BadInput(f"{vm.name} has no address")
+        address = ipaddress.ip_interface(text).ip
+        if version in (None, address.version):
+            return str(address)
+    raise BadInput(f"{vm.name} has no address" + (f" of IPv{version}" if version else ""))
 
 
-def _switch_seconds(lab: Lab, hosts: set[str]) -> float:
+def _switch_seconds(lab: Lab, hosts: Sequence[str]) -> float:
     """CPU time (user and system) that the hosts' processes have used."""
     ticks = 0
     for host in hosts:
@@ -129,69 +247,24 @@ def _switch_seconds(lab: Lab, hosts: set[str]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-@contextlib.contextmanager
-def _nics(lab: Lab, hosts: set[str], profile: str | None) -> Iterator[bool]:
-    """The NICs of some hosts are of a profile meanwhile. Whether they join what comes encapsulated."""
-    from testbed.topology.profiles import Profiles
-    from testbed.topology.schema import Nic
-
-    all_of = [(host.name, nic.name) for host in lab.plan.hosts if host.name in hosts for nic in host.nics]
-    if profile is None:
-        yield all(
-            {"nvgre", "rsc", "nvgre-rsc"} <= {*each["offloads"]["enabled"]}
-            for host, name in all_of
-            for each in nics.show(lab, host)
-            if each["name"] == name
-        )
-        return
-    wanted = Profiles(Path.cwd()).offloads(Nic(name="nic", profile=profile))
-    before = []
-    try:
-        for host, name in all_of:
-            before.append((host, name, nics.replace(lab, host, name, wanted)))
-        yield wanted.nvgre.rsc
-    finally:
-        for host, name, offloads in before:
-            nics.replace(lab, host, name, offloads)
+def _queue_packets(lab: Lab, hosts: Sequence[str]) -> Mapping[str, int]:
+    """What each receive queue of NICs with several has taken, by "host2/nic1/queue0"."""
+    return {
+        f"{host}/{nic['name']}/queue{match[1]}": value
+        for host in hosts
+        for nic in nics.show(lab, host)
+        for counter, value in nic["counters"].items()
+        if (match := _QUEUE.fullmatch(counter))
+    }
 
 
-@contextlib.contextmanager
-def _guests(lab: Lab, vms: tuple[VmPlan, ...], lso: bool | None) -> Iterator[bool]:
-    """Whether the VMs may hand over super-packets meanwhile."""
-    planned = all(vm.vnics[0].offloads.in_use.lso for vm in vms)
-    if lso is None:
-        yield planned
-        return
-    try:
-        for vm in vms:
-            with in_netns(lab.netns(vm.name)):
-                set_features(vm.vnics[0].interface, guest_features(lso=lso))
-        yield lso
-    finally:
-        for vm in vms:
-            with in_netns(lab.netns(vm.name)):
-                set_features(vm.vnics[0].interface, guest_features(lso=vm.vnics[0].offloads.in_use.lso))
+def _member_bytes(lab: Lab, host: str) -> Mapping[str, int]:
+    """What each member of a host's team of several has sent, by "host1/nic1"."""
+    shown = nics.show(lab, host)
+    return {f"{host}/{nic['name']}": nic["counters"]["tx_bytes"] for nic in shown} if len(shown) > 1 else {}
 
 
-@contextlib.contextmanager
-def _wired(lab: Lab, client: VmPlan, server: VmPlan, wire: Wire | None) -> Iterator[Wire]:
-    """The wire of the cables while measuring; afterwards they are what they were."""
-    from testbed.wiring.fabric import Wiring
-
-    on_path = [cable for cable in lab.plan.fabric.cables if cable.host in (client.host, server.host)]
-    planned = _wire_of(on_path)
-    if wire is None or not on_path:
-        yield planned
-        return
-    wiring = Wiring(lab.netns(FABRIC), {cable.host: lab.netns(cable.host) for cable in on_path})
-    try:
-        for cable in on_path:
-            wiring.set_wire(cable, wire, nics.enabled(lab, cable))
-        yield wire
-    finally:
-        for cable in on_path:
-            wiring.set_wire(cable, cable.wire, nics.enabled(lab, cable))
-
-
-def _wire_of(cables: list[CablePlan]) -> Wire:
-    return "frames" if not cables or any(cable.wire == "frames" for cable in cables) else "aggregated"
+def failed(failures: Sequence[Failure], cells: int) -> LabError:
+    """The error of a plan of which some cells failed."""
+    told = "".join(f"\n  {each.cell}: {each.error}" for each in failures)
+    return LabError(f"{len(failures)} of {cells} cells were not measured to their end, nor recorded:{told}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections import Counter
-from typing import Any
+
+import msgspec
 
 from testbed.errors import LabError
+from testbed.lab.bench import CellResult
 from testbed.lab.lab import Lab
 from testbed.results import metrics
 from testbed.results.environment import digest, fingerprint
@@ -15,38 +16,23 @@ from testbed.results.model import Run, Sample, Setting, new_id
 _STARTS = uuid.UUID("5a1f8d0e-3a55-4e0b-9d53-0c4a4f1d6b1e")  # in which ids of starts are made from labs'
 
 
-def bench(lab: Lab, result: dict[str, Any], *, started: float, seconds: float, label: str = "") -> Run:
-    """The run that a result of :func:`testbed.lab.bench.run` is. started: Unix seconds; seconds: it took."""
-    turns: Counter[str] = Counter()
-    samples = []
-    for each in result["runs"]:
-        samples += _samples(each, turns[each["path"]], result["settings"]["seconds"])
-        turns[each["path"]] += 1
+def bench(lab: Lab, result: CellResult, label: str = "") -> Run:
+    """The run that a measured cell is."""
+    samples = tuple(sample for turn in result.turns for each in turn for sample in each.samples)
     used = {sample.metric for sample in samples}
-    run = new_id()
+    mark = fingerprint(lab.plan.name, digest(lab.plan), result.settings, ["iperf3"])
     return Run(
-        id=run,
-        batch=run,
+        id=new_id(),
+        batch=result.batch,
         kind="bench",
         label=label,
         lab=lab.record.name,
-        started=started,
-        seconds=seconds,
-        fingerprint=fingerprint(lab.plan.name, digest(lab.plan), result["settings"], ["iperf3"]),
+        started=result.started,
+        seconds=result.seconds,
+        fingerprint=msgspec.structs.replace(mark, tools=mark.tools | result.tools),
         metrics=tuple(metric for name, metric in metrics.METRICS.items() if name in used),
-        samples=tuple(samples),
+        samples=samples,
     )
-
-
-def _samples(measured: dict[str, Any], turn: int, seconds: float) -> list[Sample]:
-    rate, cpu = measured["gigabits_per_second"], measured["switch_cpu_seconds"]
-    values = {
-        metrics.THROUGHPUT: rate,
-        metrics.RETRANSMITS: measured["retransmits"],
-        metrics.SWITCH_CPU: cpu,
-        metrics.SWITCH_CPU_PER_GIGABIT: cpu / (rate * seconds),
-    }
-    return [Sample(metric.name, float(value), measured["path"], turn) for metric, value in values.items()]
 
 
 def start(lab: Lab, label: str = "") -> Run:

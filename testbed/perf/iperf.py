@@ -1,8 +1,9 @@
-"""One iperf3 TCP run between two network namespaces.
+"""One iperf3 run between two network namespaces.
 
 Both ends are forked children of this process that have entered the guest's network namespace and
 drive libiperf through the ``iperf3`` package: what is measured is the guest's own stack, and it
-does not matter what the guest's image holds.
+does not matter what the guest's image holds. What the package lacks (both directions at once,
+congestion control, timeouts) has a call in libiperf; the ``iperf3`` program is never needed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import fcntl
 import ipaddress
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -26,111 +27,127 @@ from testbed.namespaces import NetnsCall, in_netns, start_in_netns
 BLOCK_SIZE = 128 * 1024  # iperf3 -l, bytes
 MAX_STREAMS = 128  # of libiperf (MAX_STREAMS)
 MAX_SECONDS = 86400  # of libiperf (MAX_TIME)
+MAX_BLOCK = 1 << 20  # of libiperf (MAX_BLOCKSIZE)
+MIN_DATAGRAM, MAX_DATAGRAM = 16, 65507  # of libiperf (MIN_UDP_BLOCKSIZE, MAX_UDP_BLOCKSIZE)
+MAX_RATE = 1_000_000  # Mbit/s
+CONGESTION_CONTROL = "cubic"
+TICK = 0.25  # seconds between two calls of ``meanwhile``
 _PIPE_SIZE = 1 << 20  # what a pipe may hold without CAP_SYS_RESOURCE
 _READY_WITHIN = 5.0  # seconds for the server to listen, and for the client to connect
 _GRACE = 15.0  # seconds a run may last beyond its measuring time
 _TCP_LISTEN = "0A"  # state column of /proc/net/tcp
-_SCOPE_LINK = 253  # linux/rtnetlink.h, RT_SCOPE_LINK
 _INSTALL_IPERF = "libiperf is missing on this machine: install Debian's package libiperf0 (or iperf3)"
+
+Protocol = Literal["tcp", "udp"]
+Direction = Literal["forward", "reverse", "both"]
+
+
+class Load(Struct, frozen=True):
+    """What is sent.
+
+    direction: forward is from client to server. message_size: bytes of one write of a sender. rate:
+    Mbit/s of each stream, 0 for as fast as can be. congestion_control: of TCP.
+    """
+
+    seconds: int = 5
+    streams: int = 1
+    direction: Direction = "forward"
+    protocol: Protocol = "tcp"
+    message_size: int = BLOCK_SIZE
+    rate: int = 0
+    congestion_control: str = CONGESTION_CONTROL
+
+    def check(self) -> None:
+        """Raise BadInput for what libiperf would not take."""
+        udp = self.protocol == "udp"
+        _in_range("seconds", self.seconds, 1, MAX_SECONDS)
+        _in_range("streams", self.streams, 1, MAX_STREAMS)
+        _in_range(
+            "message_size",
+            self.message_size,
+            MIN_DATAGRAM if udp else 1,
+            MAX_DATAGRAM if udp else MAX_BLOCK,
+            f" with {self.protocol}",
+        )
+        _in_range("rate", self.rate, 0, MAX_RATE)
 
 
 class IperfResult(Struct, frozen=True):
-    """What one run measured. gigabits_per_second is the receiver's count."""
+    """What one run measured. gigabits_per_second is the receivers' count, of all directions.
+
+    retransmits: 0 with UDP. congestion_control: of the sender, as its socket told; "" with UDP. loss (%
+    of the datagrams), jitter (ms, of the direction that had more): None with TCP. directions: Gbit/s of
+    each where there are two.
+    """
 
     gigabits_per_second: float
     retransmits: int
     seconds: float
-    congestion_control: str  # of the sender, as its socket told
+    congestion_control: str
+    loss: float | None = None
+    jitter: float | None = None
+    directions: dict[str, float] = {}
 
 
-@contextlib.contextmanager
-def congestion_control(netns: int, destination: str, algorithm: str) -> Iterator[None]:
-    """TCP from ``netns`` to the address ``destination`` uses ``algorithm`` for the ``with`` block.
+def version() -> str:
+    """Of libiperf: "3.12". Raises MachineLacks without it."""
+    import iperf3
 
-    It counts for connections opened meanwhile. The ``iperf3`` package cannot choose, so a route to
-    this one address, a copy of the one in use with RTAX_CC_ALGO added, says it (``ip route add
-    10.0.0.6/32 ... congctl cubic``). The routes that were there stay untouched. Raises BadInput
-    when ``destination`` is no address, LabError when there is no route to it or the kernel lacks
-    the algorithm.
-    """
-    route = _host_route(netns, _address(destination), algorithm)
     try:
-        yield
-    finally:
-        _route(netns, "del", {key: value for key, value in route.items() if key != "metrics"})
+        return str(iperf3.Client().iperf_version).split()[1]
+    except OSError:
+        raise MachineLacks(_INSTALL_IPERF) from None
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _check_address(text: str) -> None:
     try:
-        return ipaddress.ip_address(text)
+        ipaddress.ip_address(text)
     except ValueError:
         raise BadInput(f"'{text}' is not an IP address") from None
-
-
-def _host_route(
-    netns: int, address: ipaddress.IPv4Address | ipaddress.IPv6Address, algorithm: str
-) -> dict[str, Any]:
-    """Add the route of :func:`congestion_control`; what was added."""
-    (found,) = _route(netns, "get", {"dst": str(address)})
-    route: dict[str, Any] = {
-        "dst": f"{address}/{address.max_prefixlen}",
-        "oif": found.get("oif"),
-        "prefsrc": found.get("prefsrc"),
-        "metrics": {"cc_algo": algorithm},
-    }
-    if gateway := found.get("gateway"):
-        route["gateway"] = gateway
-    elif address.version == 4:
-        route["scope"] = _SCOPE_LINK
-    _route(netns, "replace", route)
-    return route
-
-
-def _route(netns: int, command: str, arguments: dict[str, Any]) -> Any:
-    """One route command of pyroute2 in ``netns``."""
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
-
-    try:
-        with in_netns(netns), IPRoute() as ip:
-            return ip.route(command, **arguments)
-    except NetlinkError as error:
-        what = " ".join(f"{key} {value}" for key, value in arguments.items())
-        raise LabError(f"route {command} {what}: {error}") from None
 
 
 def run(
     client: int,
     server: int,
     address: str,
-    *,
-    seconds: int = 5,
-    streams: int = 1,
-    block_size: int = BLOCK_SIZE,
+    load: Load | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> IperfResult:
-    """Send TCP for ``seconds`` over ``streams`` connections from one network namespace to another.
+    """Send ``load`` between two network namespaces.
 
-    ``client`` and ``server`` are descriptors of the namespaces, ``address`` is the server's. Both
-    ends are gone when this returns or raises. Raises BadInput for values out of range, MachineLacks
-    without libiperf, LabError with iperf3's own message when the run fails.
+    ``client`` and ``server`` are descriptors of the namespaces, ``address`` is the server's.
+    ``meanwhile`` is called every TICK seconds while it is sent. Both ends are gone when this returns
+    or raises. Raises BadInput for values out of range, MachineLacks without libiperf, LabError with
+    iperf3's own message when the run fails.
     """
-    _address(address)
-    _in_range("seconds", seconds, MAX_SECONDS)
-    _in_range("streams", streams, MAX_STREAMS)
-    _in_range("block_size", block_size, 1 << 20)
+    load = load or Load()
+    _check_address(address)
+    load.check()
     with in_netns(server):
         port = _free_port()
     with start_in_netns(server, _serve, port, name="iperf3 server") as serving:
         _wait_until_listening(serving, server, port)
-        arguments = (address, port, seconds, streams, block_size)
-        with start_in_netns(client, _send, *arguments, name="iperf3 client") as sending:
-            report = sending.result(seconds + _GRACE)
-    return _parse(report)
+        with start_in_netns(client, _send, address, port, load, name="iperf3 client") as sending:
+            if meanwhile:
+                _tick(sending, load.seconds, meanwhile)
+            report = sending.result(load.seconds + _GRACE)
+    return _parse(report, load)
 
 
-def _in_range(name: str, value: int, highest: int) -> None:
-    if not 1 <= value <= highest:
-        raise BadInput(f"{name} is {value}: must be from 1 to {highest}")
+def _tick(sending: NetnsCall[str], seconds: float, meanwhile: Callable[[], None]) -> None:
+    """Call ``meanwhile`` at each tick, until the time of the run is over or it has ended."""
+    began = time.monotonic()
+    for number in range(1, int(seconds / TICK)):
+        while (left := began + number * TICK - time.monotonic()) > 0:
+            time.sleep(min(left, 0.05))
+            if sending.ended():
+                return
+        meanwhile()
+
+
+def _in_range(name: str, value: int, lowest: int, highest: int, why: str = "") -> None:
+    if not lowest <= value <= highest:
+        raise BadInput(f"{name} is {value}: must be from {lowest} to {highest}{why}")
 
 
 def _free_port() -> int:
@@ -178,7 +195,7 @@ def _prepare(end: Any, port: int) -> None:
     fcntl.fcntl(end._pipe_in, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)  # noqa: SLF001 - no other way in
 
 
-def _call(end: Any, name: str, value: ctypes.c_double | ctypes.c_int) -> None:
+def _call(end: Any, name: str, value: ctypes.c_double | ctypes.c_int | ctypes.c_char_p) -> None:
     """Call a setter of libiperf that the package does not wrap."""
     setter = end.lib[name]
     setter.argtypes = (ctypes.c_void_p, type(value))
@@ -199,7 +216,7 @@ def _serve(port: int) -> None:
         raise LabError(f"iperf3 server: {error}")
 
 
-def _send(address: str, port: int, seconds: int, streams: int, block_size: int) -> str:
+def _send(address: str, port: int, load: Load) -> str:
     """Run the client; its JSON report. Runs in the client's namespace."""
     import iperf3
 
@@ -208,9 +225,17 @@ def _send(address: str, port: int, seconds: int, streams: int, block_size: int) 
     except OSError:
         raise MachineLacks(_INSTALL_IPERF) from None
     end.server_hostname = address
-    end.duration = seconds
-    end.num_streams = streams
-    end.blksize = block_size
+    end.duration = load.seconds
+    end.num_streams = load.streams
+    end.protocol = load.protocol  # before the size, whose default it sets
+    end.blksize = load.message_size
+    end.bandwidth = load.rate * 1_000_000
+    end.reverse = load.direction == "reverse"
+    if load.direction == "both":
+        _call(end, "iperf_set_test_bidirectional", ctypes.c_int(1))
+    if load.protocol == "tcp":
+        algorithm = ctypes.c_char_p(load.congestion_control.encode())
+        _call(end, "iperf_set_test_congestion_control", algorithm)
     _call(end, "iperf_set_test_connect_timeout", ctypes.c_int(int(_READY_WITHIN * 1000)))
     _prepare(end, port)
     result = end.run()
@@ -219,19 +244,40 @@ def _send(address: str, port: int, seconds: int, streams: int, block_size: int) 
     return str(result.text)
 
 
-def _parse(report: str) -> IperfResult:
+_BACK = "_bidir_reverse"  # what libiperf puts behind the sums of a test's second direction
+
+
+def _parse(report: str, load: Load) -> IperfResult:
     """The result in a client's JSON report. Raises LabError when nothing arrived or a figure is missing."""
+    ways = {"forward": "", "reverse": _BACK} if load.direction == "both" else {load.direction: ""}
     try:
         end = msgspec.json.decode(report)["end"]
-        received = end["sum_received"]
+        received = {way: end[f"sum_received{behind}"] for way, behind in ways.items()}
+        sent = [end[f"sum_sent{behind}"] for behind in ways.values()]
+        speeds = {way: each["bits_per_second"] / 1e9 for way, each in received.items()}
         result = IperfResult(
-            gigabits_per_second=received["bits_per_second"] / 1e9,
-            retransmits=end["sum_sent"]["retransmits"],
-            seconds=received["seconds"],
+            gigabits_per_second=sum(speeds.values()),
+            retransmits=sum(each["retransmits"] for each in sent) if load.protocol == "tcp" else 0,
+            seconds=max(each["seconds"] for each in received.values()),
             congestion_control=end.get("sender_tcp_congestion", ""),
+            directions=speeds if len(speeds) > 1 else {},
         )
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        if load.protocol == "udp":
+            result = msgspec.structs.replace(
+                result, loss=_loss(received), jitter=max(each["jitter_ms"] for each in received.values())
+            )
+    except (msgspec.DecodeError, KeyError, TypeError, ZeroDivisionError) as error:
         raise LabError(f"iperf3 client: report not understood ({error!r}): {report[:200]}") from None
-    if result.gigabits_per_second <= 0:
-        raise LabError("iperf3 client: connected, but no data arrived at the server")
+    for way, speed in speeds.items():
+        if speed <= 0:
+            raise LabError(f"iperf3 client: connected, but no data arrived ({way})")
+    if load.protocol == "tcp" and result.congestion_control != load.congestion_control:
+        told = result.congestion_control or "nothing known"
+        raise LabError(f"iperf3 client: sent with {told}, not {load.congestion_control}")
     return result
+
+
+def _loss(received: dict[str, Any]) -> float:
+    """Percent of the datagrams of all directions that did not arrive."""
+    lost = sum(each["lost_packets"] for each in received.values())
+    return float(100 * lost / sum(each["packets"] for each in received.values()))

@@ -16,6 +16,7 @@ RTT_IDLE_P99 = Metric("rtt_idle_p99", "ms", "lower", "round trip of an idle path
 RTT_LOAD_P50 = Metric("rtt_load_p50", "ms", "lower", "round trip under load, median")
 RTT_LOAD_P90 = Metric("rtt_load_p90", "ms", "lower", "round trip under load, 90th percentile")
 RTT_LOAD_P99 = Metric("rtt_load_p99", "ms", "lower", "round trip under load, 99th percentile")
+PROBE_LOSS = Metric("probe_loss", "%", "lower", "round trips under load that did not come back")
 LOSS = Metric("loss", "%", "lower", "UDP datagrams that did not arrive")
 JITTER = Metric("jitter", "ms", "lower", "UDP jitter, RFC 1889")
 QUEUE_PACKETS = Metric("queue_packets", "1", "neither", "packets of one receive queue")

@@ -27,7 +27,8 @@ from testbed.lab.bench import path_between
 from testbed.lab.inspect import processes
 from testbed.lab.lab import Lab
 from testbed.namespaces import in_netns
-from testbed.perf.bench import alternate
+from testbed.perf.bench import Terms, alternate
+from testbed.perf.iperf import Load
 from testbed.topology import plan_from_file
 
 TOPOLOGY = """
@@ -172,8 +173,8 @@ def main() -> None:
                 path_between(made, made.plan.vm("blue1"), made.plan.vm("blue2"), name, "aggregated")
                 for name, made in (("many", many), ("few", few))
             ]
-            speeds = alternate(paths, seconds=1, streams=1, repeat=PAIRS)
-            by_path = [{run["path"]: run["gigabits_per_second"] for run in pair} for pair in speeds]
+            speeds = alternate(paths, Load(seconds=1), Terms(repeat=PAIRS, latency=False))
+            by_path = [{run.path: run.values()["throughput"] for run in pair} for pair in speeds]
             print("throughput, many to few:", shown([each["many"] / each["few"] for each in by_path]))
 
 

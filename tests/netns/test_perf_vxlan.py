@@ -17,8 +17,9 @@ import pytest
 
 from testbed.errors import LabError, MachineLacks
 from testbed.namespaces import in_netns, start_in_netns
-from testbed.perf import iperf, vxlan
-from testbed.perf.bench import BenchPath, bench
+from testbed.perf import iperf, kernel, vxlan
+from testbed.perf.bench import BenchPath, Terms, bench, ratio
+from testbed.perf.iperf import Load
 from testbed.perf.vxlan import OVERHEAD, VxlanLab
 from testbed.topology.schema import Wire
 
@@ -90,9 +91,7 @@ def _inodes(lab: VxlanLab) -> set[int]:
 
 
 def _send(lab: VxlanLab, version: int = 4) -> iperf.IperfResult:
-    address = lab.server_address(version)
-    with iperf.congestion_control(lab.client, address, "cubic"):
-        return iperf.run(lab.client, lab.server, address, seconds=1)
+    return iperf.run(lab.client, lab.server, lab.server_address(version), Load(seconds=1))
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -136,7 +135,7 @@ def _datagrams(address: str) -> None:
 @pytest.mark.parametrize(("wire", "above"), [("frames", False), ("aggregated", True)])
 def test_udp_super_packets_without_a_tunnel_are_cut_too(wire: Wire, above: bool) -> None:
     with VxlanLab(wire=wire) as lab, Tap(lab.fabric, "p0", lab.mtu + OVERHEAD + 18) as tap:
-        with start_in_netns(lab.hosts[0], _datagrams, vxlan._outer_address(1)) as sending:
+        with start_in_netns(lab.hosts[0], _datagrams, vxlan.outer_address(1)) as sending:
             sending.result(5)
         assert (tap.count() > 0) is above
 
@@ -171,15 +170,15 @@ def _not_permitted() -> int:
 @pytest.mark.parametrize(
     ("name", "replacement", "error", "message"),
     [
-        ("_guest_mac", lambda _: "01:00:00:00:00:01", LabError, "the VXLAN baseline cannot be built"),
-        ("new_netns", _not_permitted, MachineLacks, "the VXLAN baseline needs root"),
+        ("guest_mac", lambda _: "01:00:00:00:00:01", LabError, "the baseline vxlan cannot be built"),
+        ("new_netns", _not_permitted, MachineLacks, "the baseline vxlan needs root"),
     ],
 )
 def test_a_failed_build_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch, name: str, replacement: object, error: type[Exception], message: str
 ) -> None:
     fds = {path.name for path in Path("/proc/self/fd").iterdir()}
-    monkeypatch.setattr(vxlan, name, replacement)
+    monkeypatch.setattr(kernel, name, replacement)
     with pytest.raises(error, match=message), VxlanLab():
         pytest.fail("built")
     assert {path.name for path in Path("/proc/self/fd").iterdir()} == fds
@@ -191,7 +190,7 @@ from testbed.perf import iperf
 from testbed.perf.vxlan import VxlanLab
 with VxlanLab() as lab:
     print(*(os.fstat(fd).st_ino for fd in (lab.client, lab.server, *lab.hosts, lab.fabric)), flush=True)
-    iperf.run(lab.client, lab.server, lab.server_address(), seconds=60)
+    iperf.run(lab.client, lab.server, lab.server_address(), iperf.Load(seconds=60))
 """
 
 
@@ -220,19 +219,26 @@ def _path(lab: VxlanLab) -> BenchPath:
 
 def test_bench_of_the_baseline_against_itself() -> None:
     with VxlanLab(wire="aggregated") as lab:
-        result = bench(_path(lab), "vxlan", seconds=1, repeat=1)
-    assert [run["path"] for run in result["runs"]] == ["wnv", "vxlan"]
-    assert 0.3 < result["ratio"]["vxlan"] < 3
-    for run in result["runs"]:
-        assert set(run) == {"path", "gigabits_per_second", "retransmits", "switch_cpu_seconds"}
-        assert run["gigabits_per_second"] > 0.1
-        assert run["retransmits"] >= 0
-        assert run["switch_cpu_seconds"] >= 0
+        (turn,) = bench(_path(lab), ["vxlan"], Load(seconds=1), Terms(repeat=1))
+    assert [each.path for each in turn] == ["wnv", "vxlan"]
+    found = ratio([turn], "wnv", "vxlan")
+    assert found is not None
+    assert 0.05 < found < 20  # one turn of one second, beside whatever else the machine does
+    for each in turn:
+        values = each.values()
+        assert values["throughput"] > 0.1
+        assert values["retransmits"] >= 0
+        assert values["switch_cpu"] >= 0
+        assert 0.5 < values["machine_cpu"] < 60  # a TCP stream takes about a processor
+        for state in ("idle", "load"):
+            assert 0 < values[f"rtt_{state}_p50"] <= values[f"rtt_{state}_p90"] <= values[f"rtt_{state}_p99"]
+        assert 0 <= values["probe_loss"] < 100
 
 
 def test_bench_fails_with_a_run_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iperf, "_READY_WITHIN", 1.0)
     with VxlanLab() as lab:
-        os.close(lab._open.pop())  # the fabric: its cables are gone with it
+        path = _path(lab)
+        os.close(lab._open.pop(0))  # the fabric: its cables are gone with it
         with pytest.raises(LabError, match=r"^wnv: iperf3 client: unable to connect to server"):
-            bench(_path(lab), seconds=1, repeat=1)
+            bench(path, (), Load(seconds=1), Terms(repeat=1))
