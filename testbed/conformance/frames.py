@@ -34,7 +34,9 @@ def mac_text(address: bytes) -> str:
 def group_mac(address: str) -> bytes:
     """The MAC of a multicast address (RFC 1112 section 6.4, RFC 2464 section 7)."""
     group = packed(address)
-    return b"\x33\x33" + group[-4:] if len(group) == 16 else b"\x01\0\x5e" + bytes([group[1] & 0x7F]) + group[2:]
+    return (
+        b"\x33\x33" + group[-4:] if len(group) == 16 else b"\x01\0\x5e" + bytes([group[1] & 0x7F]) + group[2:]
+    )
 
 
 def checksum(data: bytes) -> int:

@@ -1,4 +1,4 @@
-"""A broadcast reaches each VM of its virtual subnet once, by copies for the hosts that have some, or by a PA group."""
+"""A broadcast reaches each VM of its subnet once, by a copy for each host that has any, or by a PA group."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def casts(lab: LiveLab, kind: str, *, group: bool) -> list[Cast]:
     version = 6 if kind == "ipv6-multicast" else 4
     lab.require(not any(host.is_faulty for host in lab.hosts), "cables that lose or double frames")
     grouped = {
-        subnet.vsid: bool(subnet.multicast)
-        for network in lab.lab.plan.networks
-        for subnet in network.subnets
+        subnet.vsid: bool(subnet.multicast) for network in lab.lab.plan.networks for subnet in network.subnets
     }
     pairs = lab.pairs(
         lambda one, other: (
