@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _POOL: pytest.StashKey[Pool] = pytest.StashKey()
 _MARKER = (
-    "topology(file, engine='auto', exclusive=False, **variables): the lab of a test. exclusive: for this "
-    "test alone, which changes it; variables: those of the topology's template"
+    "topology(file, engine='auto', exclusive=False, change=None, **variables): the lab of a test. exclusive: "
+    "for this test alone, which changes it; change: makes another topology (testbed.topology.schema) of what "
+    "the file says; variables: those of the topology's template"
 )
 
 

@@ -32,6 +32,27 @@ SUITES = (
         "two VMs of one network",
     ),
     Suite(
+        "dad-nud",
+        "who asks everybody for another VM's address is answered on its own host; who asks that VM itself "
+        "reaches it",
+        "two VMs of one subnet on different hosts",
+    ),
+    Suite(
+        "dhcp",
+        "a VM leases an address from a server on another host, and every host that needs to know it does",
+        "a VMM and IP learning, two hosts, dnsmasq and dhclient",
+    ),
+    Suite(
+        "extensions",
+        "extensions see packets in provider addresses with 2012 R2, and never with 2012",
+        "two VMs of one subnet on different hosts",
+    ),
+    Suite(
+        "ip-learning",
+        "an address that a VM takes, changes or hands over is known to every host that needs to know it",
+        "a VMM and IP learning, two VMs of one subnet on different hosts",
+    ),
+    Suite(
         "isolation",
         "nothing of a network reaches a VM of another, and equal addresses lead to their own network's VM",
         "two networks",
@@ -39,6 +60,11 @@ SUITES = (
     Suite(
         "mtu",
         "the longest packet fits the PA network; a longer one ends in the switch, and its sender is told",
+        "two VMs of one subnet on different hosts",
+    ),
+    Suite(
+        "replication",
+        "a broadcast reaches each VM of its subnet once: by a copy for each host with some, or by a PA group",
         "two VMs of one subnet on different hosts",
     ),
 )
