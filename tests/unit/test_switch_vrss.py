@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
+from support.streams import toeplitz
 
 from support.frames import ICMP, TCP, UDP, arp, encapsulated, ethernet, ipv4, ipv6, mac, ports
-from support.streams import toeplitz
 from support.switch import MemorySwitch, mac_of, nic_mac, pa, v4, v6
 from testbed.packets.ethernet import BROADCAST
 from testbed.switch.datapath import Datapath
