@@ -111,6 +111,13 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LiveLab]:
 
 
 @pytest.fixture
+def variant(lab: LiveLab, request: pytest.FixtureRequest) -> Callable[..., LiveLab]:
+    """``variant("no NIC with several queues", processors=4)``: the topology of `testbed test`, otherwise."""
+    pool = pool_of(request.config)
+    return lambda lacks, **variables: pool.variant(lab, lacks, variables)
+
+
+@pytest.fixture
 def vm(lab: LiveLab) -> Callable[[str], Vm]:
     """``vm("blue1")``: a VM of the lab."""
     return lab.vm

@@ -41,6 +41,16 @@ SUITES = (
         "the longest packet fits the PA network; a longer one ends in the switch, and its sender is told",
         "two VMs of one subnet on different hosts",
     ),
+    Suite(
+        "migration",
+        "a VM moves to another host: packets find it there, connections go on, it keeps what it has",
+        "a VMM, two VMs of one subnet on different hosts",
+    ),
+    Suite(
+        "cluster-failover",
+        "an address goes to a VM on another host, all hosts follow; of two that take it the first keeps it",
+        "a VMM, learning, three VMs of one subnet on two hosts",
+    ),
 )
 
 

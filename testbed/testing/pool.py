@@ -87,6 +87,21 @@ class Pool:
                 raise
         return self._labs[order]
 
+    def variant(self, lab: LiveLab, lacks: str, variables: Mapping[str, object]) -> LiveLab:
+        """The topology of the command line with other variables, instead of ``lab``, which lacks something.
+
+        Skips the test, with ``lacks``, where the topology does not take them, and on a running lab.
+        """
+        own = self._defaults
+        if own.file is None or own.running:
+            pytest.skip(f"{lab.lab.plan.name} has {lacks}")
+        values = {**own.variables, **{name: str(value) for name, value in variables.items()}}
+        order = Order(own.file, tuple(sorted(values.items())), own.engine, own.plant)
+        try:
+            return self.shared(order)
+        except BadInput:
+            pytest.skip(f"{lab.lab.plan.name} has {lacks}, and does not take {', '.join(variables)}")
+
     @contextlib.contextmanager
     def exclusive(self, order: Order) -> Iterator[LiveLab]:
         """A lab for one test. Raises TestbedError."""

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 from pyroute2 import IPRoute
-from support.streams import flow_hash
+from testbed.testing.streams import flow_hash
 
 from support.frames import UDP, encapsulated, ethernet, ip, ipv4, ports
 from support.guest_queues import GuestQueues

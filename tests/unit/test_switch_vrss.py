@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
-from support.streams import toeplitz
+from testbed.testing.streams import toeplitz
 
 from support.frames import ICMP, TCP, UDP, arp, encapsulated, ethernet, ipv4, ipv6, mac, ports
 from support.switch import MemorySwitch, mac_of, nic_mac, pa, v4, v6
