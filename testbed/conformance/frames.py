@@ -31,6 +31,14 @@ def mac_text(address: bytes) -> str:
     return address.hex(":")
 
 
+def group_mac(address: str) -> bytes:
+    """The MAC of a multicast address (RFC 1112 section 6.4, RFC 2464 section 7)."""
+    group = packed(address)
+    return (
+        b"\x33\x33" + group[-4:] if len(group) == 16 else b"\x01\0\x5e" + bytes([group[1] & 0x7F]) + group[2:]
+    )
+
+
 def checksum(data: bytes) -> int:
     """RFC 1071, as it stands in a header."""
     data += b"\0" * (len(data) % 2)
@@ -107,6 +115,17 @@ def advertisement(sender: tuple[bytes, str]) -> bytes:
     packet = bytearray(ip(sender[1], "ff02::1", ICMPV6, message))
     packet[7] = 255  # RFC 4861 section 7.1.2
     return ethernet(b"\x33\x33\0\0\0\1", sender[0], TYPE_IPV6, bytes(packet))
+
+
+def duplicate_probe(sender: bytes, target: str) -> bytes:
+    """What a VM with this MAC asks before it uses an address: DAD (RFC 4862), an ARP probe (RFC 5227)."""
+    if ":" not in target:
+        return arp((sender, "0.0.0.0"), target)
+    group = str(ipaddress.IPv6Address(packed("ff02::1:ff00:0")[:13] + packed(target)[-3:]))
+    message = _transport("::", group, ICMPV6, struct.pack("!BBHI", 135, 0, 0, 0) + packed(target), 2)
+    packet = bytearray(ip("::", group, ICMPV6, message))
+    packet[7] = 255  # RFC 4861 section 7.1.1
+    return ethernet(group_mac(group), sender, TYPE_IPV6, bytes(packet))
 
 
 def nvgre(

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _POOL: pytest.StashKey[Pool] = pytest.StashKey()
 _MARKER = (
-    "topology(file, engine='auto', exclusive=False, **variables): the lab of a test. exclusive: for this "
-    "test alone, which changes it; variables: those of the topology's template"
+    "topology(file, engine='auto', exclusive=False, change=None, **variables): the lab of a test. exclusive: "
+    "for this test alone, which changes it; change: a function from the topology (testbed.topology.schema) to "
+    "the one that is built; variables: those of the topology's template"
 )
 
 
@@ -108,13 +109,6 @@ def lab(request: pytest.FixtureRequest) -> Iterator[LiveLab]:
             yield made
     else:
         yield pool.shared(order)
-
-
-@pytest.fixture
-def variant(lab: LiveLab, request: pytest.FixtureRequest) -> Callable[..., LiveLab]:
-    """``variant("no NIC with several queues", processors=4)``: the topology of `testbed test`, otherwise."""
-    pool = pool_of(request.config)
-    return lambda lacks, **variables: pool.variant(lab, lacks, variables)
 
 
 @pytest.fixture

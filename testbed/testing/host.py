@@ -34,6 +34,11 @@ class Host:
         return f"cable:{self.name}/*"
 
     @property
+    def is_r2(self) -> bool:
+        """Whether its WNV filter is in the switch, as in 2012 R2; in 2012 it is below."""
+        return self.plan.wnv == "in-switch"
+
+    @property
     def is_faulty(self) -> bool:
         """Whether one of its cables does anything to frames."""
         cables = self._lab.lab.plan.fabric.cables
@@ -51,6 +56,15 @@ class Host:
         """Its PAs of a virtual subnet."""
         objects = self.ask("policy", verb="list", object="provider-addresses")["objects"]
         return {each["provider_address"] for each in objects if each["virtual_subnet_id"] == vsid}
+
+    def lookup_records(self, vsid: int, address: str) -> list[dict[str, Any]]:
+        """Its records of a customer address: customer_address, mac_address, provider_address, type, ..."""
+        found: list[dict[str, Any]] = self.ask("policy", verb="list", object="lookup-records")["objects"]
+        return [
+            each
+            for each in found
+            if each["virtual_subnet_id"] == vsid and each["customer_address"] == address
+        ]
 
     def counters(self, kind: str = "") -> list[dict[str, Any]]:
         """Its counters, of one kind or all (docs/cli.md)."""

@@ -11,7 +11,7 @@ from testbed.testing.vm import token
 if TYPE_CHECKING:
     from testbed.testing.lab import LiveLab
     from testbed.testing.vm import Vm
-    from testbed.testing.watch import Frame, Watch
+    from testbed.testing.watch import Frame, Wanted, Watch
 
 SECONDS = 10.0
 TRY_SECONDS = 0.5
@@ -70,8 +70,8 @@ def follow(lab: LiveLab, one: Vm, other: Vm, version: int = 4) -> Journey:
     return trip
 
 
-def of(lab: LiveLab, seen: Watch, one: Vm, other: Vm, mark: bytes) -> Journey:
-    """The way of the packet with this token, in a capture at :func:`points`."""
+def of(lab: LiveLab, seen: Watch, one: Vm, other: Vm, mark: Wanted) -> Journey:
+    """The way of the packets with this token, or that fulfil it, in a capture at :func:`points`."""
     return Journey(
         one,
         other,
@@ -119,3 +119,11 @@ def _check_cable(lab: LiveLab, trip: Journey, frame: Frame) -> None:
     targets = lab.host(trip.other.host).provider_addresses(trip.other.vsid)
     assert found.source in sources, f"from PA {found.source} at {frame.point}, {trip.one.host} has {sources}"
     assert found.destination in targets, f"to PA {found.destination} at {frame.point}, not one of {targets}"
+
+
+def fence(seen: Watch, one: Vm, other: Vm, version: int = 4) -> None:
+    """A later packet of ``one`` reaches ``other``: what came before on the same way has come, or never will."""
+    mark = token()
+    frame = one.frame(other, mark, version)
+    what = f"a later packet of {one} to {other}"
+    seen.wait(other.point, mark, lambda: one.send(frame), outgoing=False, what=what)

@@ -81,14 +81,17 @@ class LiveLab:
     # ---- for tests with a lab of their own --------------------------------------------------
 
     @contextlib.contextmanager
-    def added_vm(self, host: str, vsid: int) -> Iterator[Vm]:
-        """A new VM with addresses of the pools, for the ``with`` block; needs an exclusive lab with a VMM."""
+    def added_vm(self, host: str, vsid: int, *, learn: bool = False) -> Iterator[Vm]:
+        """A new VM with addresses of the pools, for the ``with`` block; needs an exclusive lab with a VMM.
+
+        ``learn``: it has no address, and is to take one by itself.
+        """
         from testbed.lab import vms
 
         assert self.exclusive, "say @pytest.mark.topology(exclusive=True): this changes the lab"
-        self.require(self.lab.plan.vmm, "no VMM, which would give a new VM its addresses")
+        self.require(self.lab.plan.vmm, "no VMM, which would tell the hosts of a new VM")
         name = f"added-{secrets.token_hex(3)}"
-        vms.add(self.lab, name, host, vsid, (), learn=False)
+        vms.add(self.lab, name, host, vsid, (), learn=learn)
         try:
             yield self.vm(name)
         finally:

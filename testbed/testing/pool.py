@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,19 +22,24 @@ from testbed.lab.lab import Lab
 from testbed.testing.lab import LiveLab
 from testbed.topology import plan_from_file
 from testbed.topology.management import VMM
+from testbed.topology.schema import Topology
 from testbed.vmm import files
 
 KEPT = 2  # shared labs at once; of more, the one that was asked for first ends
 
 
 class Order(NamedTuple):
-    """A lab as a test asks for it. running: the name of one that is there; else it is built from ``file``."""
+    """A lab as a test asks for it. running: the name of one that is there; else it is built from ``file``.
+
+    change: makes the topology of what the file says.
+    """
 
     file: Path
     variables: tuple[tuple[str, str], ...] = ()
     engine: str = "auto"
     plant: str = ""
     running: str = ""
+    change: Callable[[Topology], Topology] | None = None
 
 
 class Defaults(Struct, frozen=True):
@@ -62,16 +67,20 @@ class Pool:
         own = self._defaults
         words = dict(marker.kwargs) if marker else {}
         words.pop("exclusive", None)
+        change = words.pop("change", None)
         engine = str(words.pop("engine", own.engine))
         variables = {name: str(value) for name, value in words.items()}
         if marker and marker.args:
             file = find(str(marker.args[0]), folder, root)
-            return Order(file, tuple(sorted(variables.items())), engine, own.plant)
+            return Order(file, tuple(sorted(variables.items())), engine, own.plant, change=change)
         if own.running:
+            if change:
+                pytest.skip(f"{own.running} would have to be another lab: give `testbed test` a file")
             return Order(Path(), running=own.running)
         if own.file is None:
             raise BadInput("which topology? say @pytest.mark.topology('FILE') above the test")
-        return Order(own.file, tuple(sorted({**own.variables, **variables}.items())), engine, own.plant)
+        settings = tuple(sorted({**own.variables, **variables}.items()))
+        return Order(own.file, settings, engine, own.plant, change=change)
 
     def shared(self, order: Order) -> LiveLab:
         """The lab of an order, built if it is not there. Raises TestbedError, and the same one again."""
@@ -86,21 +95,6 @@ class Pool:
                 self._failed[order] = error
                 raise
         return self._labs[order]
-
-    def variant(self, lab: LiveLab, lacks: str, variables: Mapping[str, object]) -> LiveLab:
-        """The topology of the command line with other variables, instead of ``lab``, which lacks something.
-
-        Skips the test, with ``lacks``, where the topology does not take them, and on a running lab.
-        """
-        own = self._defaults
-        if own.file is None or own.running:
-            pytest.skip(f"{lab.lab.plan.name} has {lacks}")
-        values = {**own.variables, **{name: str(value) for name, value in variables.items()}}
-        order = Order(own.file, tuple(sorted(values.items())), own.engine, own.plant)
-        try:
-            return self.shared(order)
-        except BadInput:
-            pytest.skip(f"{lab.lab.plan.name} has {lacks}, and does not take {', '.join(variables)}")
 
     @contextlib.contextmanager
     def exclusive(self, order: Order) -> Iterator[LiveLab]:
@@ -142,7 +136,7 @@ class Pool:
             return self._open[-1]
         if os.geteuid() != 0:
             raise MachineLacks("network namespaces and NICs can be made by root only: use sudo")
-        plan = plan_from_file(order.file, dict(order.variables))
+        plan = plan_from_file(order.file, dict(order.variables), change=order.change or (lambda as_is: as_is))
         engine, _ = choose(order.engine, lambda _: None)
         name = f"{self._defaults.run or 'test'}-{secrets.token_hex(4)}"
         lab = build.up(plan, engine, name, str(order.file), lambda _: None, plant=order.plant)

@@ -12,19 +12,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from testbed.topology.plan import Plan
+    from testbed.topology.schema import Topology
 
 
-def plan_from_file(path: Path, variables: Mapping[str, str], previous: Plan | None = None) -> Plan:
+def plan_from_file(
+    path: Path,
+    variables: Mapping[str, str],
+    previous: Plan | None = None,
+    change: Callable[[Topology], Topology] = lambda topology: topology,
+) -> Plan:
     """The Plan that a topology file describes.
 
     ``variables`` are those of ``--set``, each value a YAML scalar. ``previous``: the Plan of the
-    running lab, whose addresses, ports and interface names are kept. Raises BadInput.
+    running lab, whose addresses, ports and interface names are kept. ``change``: makes another
+    topology of what the file says, which is in order. Raises BadInput.
     """
     from testbed.topology.render import begin
 
@@ -38,4 +45,4 @@ def plan_from_file(path: Path, variables: Mapping[str, str], previous: Plan | No
         topology, source = read(rendering)
         profiles = Profiles(path.parent)
         check(topology, source, profiles)
-        return build(topology, previous, profiles)
+        return build(change(topology), previous, profiles)
