@@ -50,7 +50,7 @@ def around(owner: Any, name: str, change: Callable[..., Any]) -> None:
 
 
 def keep_records(stays: Callable[[Any, Any], bool]) -> None:
-    """Have the switch keep a lookup record that ``stays(old, new)`` says, when its address gets another one."""
+    """Have the switch keep a lookup record when its address gets another one and ``stays(old, new)``."""
     from testbed.wnv.policy import Change
     from testbed.wnv.tables import Tables
 

@@ -1,4 +1,4 @@
-"""Whatever NICs do by themselves, the frames on the cables are right, and the bytes that arrive those sent."""
+"""Whatever NICs do by themselves, the frames on the cables are right, and all bytes arrive."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def check_cut(lab: LiveLab, one: Vm, other: Vm, sent: Sent) -> None:
 
 
 @VERSIONS
-@pytest.mark.parametrize("verifies", [True, False], ids=["verified", "handed up"])
+@pytest.mark.parametrize("verifies", [True, False], ids=["verified", "handed-up"])
 def test_a_wrong_checksum(lab: LiveLab, version: int, *, verifies: bool) -> None:
-    """It leaves the VM and is on the cables as it is; a NIC that verifies drops it, another one hands it up."""
+    """It is on the cables as it left the VM; a NIC that verifies drops it, another one hands it up."""
     one, other = apart(lab, version)[0]
     host = lab.host(other.host)
     if verifies:
