@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _POOL: pytest.StashKey[Pool] = pytest.StashKey()
 _MARKER = (
     "topology(file, engine='auto', exclusive=False, change=None, **variables): the lab of a test. exclusive: "
-    "for this test alone, which changes it; change: a function from the topology (testbed.topology.schema) to "
-    "the one that is built; variables: those of the topology's template"
+    "for this test alone, which changes it; change: makes another topology (testbed.topology.schema) of what "
+    "the file says; variables: those of the topology's template"
 )
 
 

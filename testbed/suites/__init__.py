@@ -33,8 +33,8 @@ SUITES = (
     ),
     Suite(
         "dad-nud",
-        "who asks for an address that another VM has is answered on its own host, and only the VM itself says "
-        "that it is still there",
+        "who asks everybody for another VM's address is answered on its own host; who asks that VM itself "
+        "reaches it",
         "two VMs of one subnet on different hosts",
     ),
     Suite(
@@ -64,7 +64,7 @@ SUITES = (
     ),
     Suite(
         "replication",
-        "a broadcast reaches each VM of its subnet once, by one copy for each host that has some, or by a PA group",
+        "a broadcast reaches each VM of its subnet once: by a copy for each host with some, or by a PA group",
         "two VMs of one subnet on different hosts",
     ),
     Suite(

@@ -76,6 +76,7 @@ def test_the_kernel_finds_an_address_taken(lab: LiveLab) -> None:
     target = other.address(6)
     with lab.capture("vm:*", "cable:*") as seen, taking(one, f"{target}/128"):
         entry = until(lambda: settled(one, target), f"duplicate detection of {target} at {one} has ended")
+        assert entry
         assert entry["duplicate"], f"the kernel of {one} uses {target}, which is {other}'s"
         seen.wait(one.point, neighbors.tells(target, other.mac), outgoing=False, what="the switch's answer")
         journey.fence(seen, one, other, 6)
@@ -166,9 +167,10 @@ def silent(vm: Vm) -> Iterator[None]:
     """The VM's kernel answers no ARP request, for the ``with`` block."""
     name = f"ipv4/conf/{vm.interface}/arp_ignore"
     with in_netns(vm.netns):
+        before = sysctl.read(name)
         sysctl.write({name: _IGNORE_ALL})
     try:
         yield
     finally:
         with in_netns(vm.netns):
-            sysctl.write({name: 0})
+            sysctl.write({name: before})

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from testbed.testing import addresses, dhcp, journey, learning
+from testbed.testing.waiting import until
 
 if TYPE_CHECKING:
     from testbed.testing.lab import LiveLab
     from testbed.testing.vm import Vm
-    from testbed.testing.watch import Watch
+    from testbed.testing.watch import Frame, Watch
 
 VERSIONS = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
 
@@ -59,30 +60,45 @@ def subnet(lab: LiveLab, version: int) -> int:
 @VERSIONS
 @pytest.mark.topology(exclusive=True)
 def test_a_lease_from_another_host(lab: LiveLab, version: int) -> None:
-    """Each of the four messages leaves a VM, is NVGRE of its VSID on the cables, and arrives; then it is known."""
+    """Each of the four messages leaves a VM, is NVGRE of its VSID on the cables, and arrives."""
     with cast(lab, version) as (server, client, length):
-        with lab.capture("vm:*", "cable:*") as seen:
-            dhcp.lease(client, version, length)
-        server, address = chosen(lab, seen, client, version)
+        with lab.capture("vm:*", "cable:*") as seen, dhcp.client(client, version, length):
+            server, address = chosen(lab, seen, server, client, version)
+            until(lambda: address in client.addresses(), f"the kernel of {client} has {address}")
         for number, kind in enumerate(dhcp.CONVERSATION[version]):
-            from_client = number % 2 == 0
-            one, other = (client, server) if from_client else (server, client)
+            one, other = (server, client) if number % 2 else (client, server)
             check_carried(lab, seen, one, other, kind)
         check_stays_inside(lab, seen, client, version)
-        assert address in client.addresses(), f"{client} has {client.addresses()}, not {address}"
         learning.known_everywhere(lab, client, address)
         journey.follow(lab, server, client, version)
 
 
-def chosen(lab: LiveLab, seen: Watch, client: Vm, version: int) -> tuple[Vm, str]:
-    """Whose offer the client has taken (a subnet may have several servers), and the address."""
+def chosen(lab: LiveLab, seen: Watch, server: Vm, client: Vm, version: int) -> tuple[Vm, str]:
+    """Who has given the client an address (a subnet may have several servers), and which.
+
+    Raises AssertionError, which tells how far the messages between the client and our server came.
+    """
     last = dhcp.CONVERSATION[version][-1]
-    for frame in seen.frames(client.point, outgoing=False):
+
+    def gives(frame: Frame) -> bool:
         found = dhcp.parse(frame.data)
-        if found and found.kind == last and found.given:
-            server = next(each for each in lab.vms if each.mac == found.source and each.vsid == client.vsid)
-            return server, found.given
-    raise AssertionError(f"no {last} of a server has arrived at {client}")
+        return found is not None and found.kind == last and bool(found.given)
+
+    try:
+        frame = seen.wait(
+            client.point, gives, outgoing=False, seconds=dhcp.SECONDS, what=f"a lease, by {last},"
+        )
+    except AssertionError as error:
+        told = [str(error)]
+        for number, kind in enumerate(dhcp.CONVERSATION[version]):
+            one, other = (server, client) if number % 2 else (client, server)
+            told.append(f"{kind}: {journey.of(lab, seen, one, other, dhcp.message(kind, one.mac))}")
+        raise AssertionError("; ".join(told)) from None
+    found = dhcp.parse(frame.data)
+    assert found
+    giver = next((each for each in lab.vms if (each.mac, each.vsid) == (found.source, client.vsid)), None)
+    assert giver, f"the {last} comes from {found.source}, which is no VM's of VSID {client.vsid}"
+    return giver, found.given
 
 
 def check_carried(lab: LiveLab, seen: Watch, one: Vm, other: Vm, kind: str) -> None:

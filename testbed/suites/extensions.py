@@ -1,4 +1,4 @@
-"""Where the WNV filter lies among a switch's extensions: between ingress and egress (2012 R2), or below (2012).
+"""Where the WNV filter lies among a switch's extensions: amid them (2012 R2), or below the switch (2012).
 
 All hosts have the extensions `capture`, which tells what it has seen, and `payload-filter`, which drops what
 bears a pattern inside NVGRE, where it sees NVGRE at all.
@@ -39,7 +39,7 @@ def as_r2(topology: Topology) -> Topology:
 
 
 def as_2012(topology: Topology) -> Topology:
-    """All hosts are of 2012, with the extensions and the filter bound to all NICs; nobody learns addresses."""
+    """All hosts are of 2012, with the extensions, and the filter bound to all NICs; nobody learns."""
     changed = _with_hosts(topology, wnv="below-switch", bound=True)
     vms = [msgspec.structs.replace(vm, exec=[]) for vm in topology.vms]  # no broadcast gets anywhere
     return msgspec.structs.replace(changed, vms=vms, learning=False)
@@ -159,7 +159,7 @@ def test_r2_lets_an_extension_drop_nvgre(lab: LiveLab) -> None:
 
 @pytest.mark.topology(change=as_2012)
 def test_2012_shows_customer_addresses_only(lab: LiveLab) -> None:
-    """CA at ingress and egress in both directions, though the cables carry NVGRE; nothing else was ever shown."""
+    """CA at ingress and egress in both directions, and nothing else ever; the cables carry NVGRE."""
     check_sights(lab, "CA")
     for host in lab.hosts:
         encapsulated = [
@@ -193,5 +193,6 @@ def test_2012_drops_broadcasts_below_the_switch(lab: LiveLab) -> None:
         journey.fence(seen, one, other)
         trip = journey.of(lab, seen, one, other, mark)
     assert (len(trip.left), trip.from_host, trip.arrived) == (1, [], []), trip
-    assert [each.direction for each in sights(host, mark)][0] == "ingress"
+    directions = [each.direction for each in sights(host, mark)]
+    assert "egress" in directions, f"extensions of {host} saw the broadcast at {directions}"
     assert host.dropped("flooded") > before

@@ -1,4 +1,4 @@
-"""A broadcast reaches each VM of its virtual subnet once, by copies for the hosts that have some, or by a PA group."""
+"""A broadcast reaches each VM of its subnet once, by a copy for each host that has any, or by a PA group."""
 
 from __future__ import annotations
 

@@ -5,9 +5,11 @@ Messages: RFC 2131 and 2132, RFC 8415. The server is dnsmasq, the client ISC's d
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from subprocess import DEVNULL
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from testbed.testing.vm import Vm
     from testbed.testing.watch import Frame
 
-SECONDS = 30.0
+SECONDS = 20.0  # for a lease, and for a client to end
 _COOKIE = b"\x63\x82\x53\x63"
 _KIND = 53  # RFC 2132 section 9.6
 _IA_NA, _IA_ADDRESS = 3, 5  # RFC 8415 sections 21.4 and 21.6
@@ -111,7 +113,13 @@ def serve(vm: Vm, first: str, last: str) -> None:
     )
 
 
-def lease(vm: Vm, version: int, length: int) -> None:
-    """Have the client of a VM get an address; it goes on in the VM, to renew it. length: of the prefix."""
+@contextlib.contextmanager
+def client(vm: Vm, version: int, length: int) -> Iterator[None]:
+    """A DHCP client runs in the VM for the ``with`` block; what it leased stays. length: of the prefix."""
     more = ["--address-prefix-len", length] if version == 6 else []
-    vm.run("dhclient", f"-{version}", "-1", *more, vm.interface, seconds=SECONDS)
+    process = vm.start("dhclient", "-d", f"-{version}", *more, vm.interface, stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait(SECONDS)

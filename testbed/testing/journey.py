@@ -122,7 +122,7 @@ def _check_cable(lab: LiveLab, trip: Journey, frame: Frame) -> None:
 
 
 def fence(seen: Watch, one: Vm, other: Vm, version: int = 4) -> None:
-    """A later packet of ``one`` reaches ``other``: what came before on the same way has come, or never will."""
+    """A later packet of ``one`` reaches ``other``: what came before on the same way has come, or will not."""
     mark = token()
     frame = one.frame(other, mark, version)
     what = f"a later packet of {one} to {other}"

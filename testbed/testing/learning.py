@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from testbed.testing.lab import LiveLab
     from testbed.testing.vm import Vm
 
-SECONDS = 20.0
+SECONDS = 15.0
 
 
 def hosts(lab: LiveLab) -> list[Host]:

@@ -78,7 +78,7 @@ def tells(target: str, mac: str = "", to: str = "") -> Callable[[Frame], bool]:
 
 
 def announces(target: str, mac: str) -> Callable[[Frame], bool]:
-    """Whether a VM with this MAC tells everybody of its address: gratuitous ARP, unsolicited advertisement."""
+    """Whether a frame tells of the address of the VM with this MAC: gratuitous ARP, or an advertisement."""
     told = tells(target, mac)
 
     def fits(frame: Frame) -> bool:

@@ -20,6 +20,11 @@ def write(values: dict[str, int]) -> None:
             continue
 
 
+def read(name: str) -> int:
+    """A value by its path below net/."""
+    return int((_NET / name).read_text())
+
+
 # A namespace whose interfaces are the testbed's hardware: its kernel must not speak on them.
 SILENT = {
     "ipv6/conf/all/disable_ipv6": 1,
