@@ -108,6 +108,15 @@ def solicitation(sender: tuple[bytes, str], target: str, destination: bytes | No
     return ethernet(group_mac, sender[0], TYPE_IPV6, bytes(packet))
 
 
+def advertisement(sender: tuple[bytes, str]) -> bytes:
+    """An unsolicited Neighbor Advertisement of ``sender`` (MAC, IPv6), which overrides what others have."""
+    message = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + packed(sender[1]) + b"\x02\x01" + sender[0]
+    message = _transport(sender[1], "ff02::1", ICMPV6, message, 2)
+    packet = bytearray(ip(sender[1], "ff02::1", ICMPV6, message))
+    packet[7] = 255  # RFC 4861 section 7.1.2
+    return ethernet(b"\x33\x33\0\0\0\1", sender[0], TYPE_IPV6, bytes(packet))
+
+
 def duplicate_probe(sender: bytes, target: str) -> bytes:
     """What a VM with this MAC asks before it uses an address: DAD (RFC 4862), an ARP probe (RFC 5227)."""
     if ":" not in target:

@@ -47,3 +47,28 @@ def around(owner: Any, name: str, change: Callable[..., Any]) -> None:
     """Replace ``owner.name``; ``change`` gets what was there, then the arguments."""
     before = getattr(owner, name)
     setattr(owner, name, lambda *args, **more: change(before, *args, **more))
+
+
+def keep_records(stays: Callable[[Any, Any], bool]) -> None:
+    """Have the switch keep a lookup record when its address gets another one and ``stays(old, new)``."""
+    from testbed.wnv.policy import Change
+    from testbed.wnv.tables import Tables
+
+    def change(before: Any, tables: Any, changes: Any) -> None:
+        kept: dict[Any, Any] = vars(tables).setdefault("kept", {})
+        places: dict[Any, list[Any]] = {}  # by CA and VSID: what goes, what comes
+        for each in changes:
+            for at, record in enumerate((each.old, each.new)):
+                if each.kind == "lookup-records" and record is not None and record.type != "L2Only":
+                    place = record.customer_address, record.virtual_subnet_id
+                    places.setdefault(place, [None, None])[at] = record
+                elif record is not None:
+                    before(tables, [Change(each.kind, *((record, None) if at == 0 else (None, record)))])
+        for place, (old, new) in places.items():
+            there = kept.pop(place, old)
+            if there is not None and new is not None and stays(there, new):
+                kept[place] = there
+            else:
+                before(tables, [Change("lookup-records", there, new)])
+
+    around(Tables, "apply", change)

@@ -67,6 +67,36 @@ SUITES = (
         "a broadcast reaches each VM of its subnet once: by a copy for each host with some, or by a PA group",
         "two VMs of one subnet on different hosts",
     ),
+    Suite(
+        "cluster-failover",
+        "an address goes to a VM on another host, all hosts follow; of two that take it the first keeps it",
+        "a VMM and IP learning, three VMs of one subnet on two hosts",
+    ),
+    Suite(
+        "migration",
+        "a VM moves to another host: packets find it there, connections go on, it keeps what it has",
+        "a VMM, two VMs of one subnet on different hosts",
+    ),
+    Suite(
+        "offloads",
+        "whatever NICs offload, the frames on the cables and the bytes that arrive are the same",
+        "two VMs of one subnet on different hosts",
+    ),
+    Suite(
+        "rss-vmq",
+        "a flow comes in on the queue of its hash, a VM's packets on the VM's queue, of NICs and of adapters",
+        "two VMs of one subnet on different hosts, NICs that can do RSS and VMQ through NVGRE",
+    ),
+    Suite(
+        "teaming",
+        "flows use all members of a team, go on when one fails, and use it again when it is back",
+        "two VMs of one subnet on different hosts, one with two NICs that are active",
+    ),
+    Suite(
+        "throughput",
+        "a TCP stream in NVGRE is not far below the kernel's own VXLAN, measured beside it",
+        "two VMs of one subnet on different hosts, iperf3's library",
+    ),
 )
 
 

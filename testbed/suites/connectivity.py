@@ -9,24 +9,14 @@ import pytest
 
 from testbed.conformance import probes
 from testbed.testing import journey
+from testbed.testing.pairs import apart, kernels_know_a_way, same_subnet, talking
 from testbed.testing.vm import token
 
 if TYPE_CHECKING:
     from testbed.testing.lab import LiveLab, Pair
-    from testbed.testing.vm import Vm
 
 BYTES = 1 << 20
 VERSIONS = pytest.mark.parametrize("version", [4, 6], ids=["ipv4", "ipv6"])
-
-
-def same_subnet(one: Vm, other: Vm) -> bool:
-    """Whether two are in one virtual subnet."""
-    return bool(one.vsid) and one.vsid == other.vsid
-
-
-def kernels_know_a_way(one: Vm, other: Vm, version: int) -> bool:
-    """Whether both kernels have a route; where they have none, it is the VM's own doing."""
-    return one.has_route(other.address(version)) and other.has_route(one.address(version))
 
 
 def one_each(pairs: list[Pair]) -> Iterator[Pair]:
@@ -37,12 +27,7 @@ def one_each(pairs: list[Pair]) -> Iterator[Pair]:
 @VERSIONS
 def test_across_hosts(lab: LiveLab, version: int) -> None:
     """In NVGRE of its own VSID, from PA to PA."""
-    pairs = lab.pairs(
-        lambda one, other: same_subnet(one, other) and one.host != other.host,
-        "two VMs of one virtual subnet on different hosts",
-        version=version,
-    )
-    for one, other in one_each(pairs):
+    for one, other in one_each(apart(lab, version)):
         trip = journey.follow(lab, one, other, version)
         assert trip.arrived[0].data == trip.left[0].data, f"changed on its way: {trip}"
 
@@ -79,14 +64,7 @@ def test_on_one_host(lab: LiveLab) -> None:
 @VERSIONS
 def test_pings_between_kernels(lab: LiveLab, version: int) -> None:
     """The request leaves and arrives, the answer comes back, and both are on the cables between."""
-    pairs = lab.pairs(
-        lambda one, other: (
-            same_subnet(one, other) and one.host != other.host and kernels_know_a_way(one, other, version)
-        ),
-        "two VMs of one virtual subnet on different hosts whose kernels have routes,",
-        version=version,
-    )
-    one, other = pairs[0]
+    one, other = talking(lab, version)[0]
     mark = token()
     with lab.capture(*journey.points(lab, one, other)) as seen:
         assert one.ping(other, version, token=mark), f"{other} does not answer {one}"

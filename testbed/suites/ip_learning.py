@@ -117,20 +117,6 @@ def test_an_address_in_place_of_another(lab: LiveLab, version: int) -> None:
     assert (len(trip.left), trip.from_host, trip.arrived) == (1, [], []), f"to {old.text}: {trip}"
 
 
-@EXCLUSIVE
-def test_an_address_moves_to_a_vm_of_another_host(lab: LiveLab) -> None:
-    """One VM gives it up, another takes it: packets find the new one, from the old one's host as well."""
-    one, other = pair(lab, 4)
-    floating = new_address(lab, one, 4)
-    floating.taken_by(one)
-    learning.known_everywhere(lab, one, floating.text)
-    reach(lab, other, floating.text, one)
-    floating.given_up_by(one)
-    floating.taken_by(other)
-    learning.known_everywhere(lab, other, floating.text)
-    reach(lab, one, floating.text, other)
-
-
 @VERSIONS
 def test_what_is_not_learned(lab: LiveLab, version: int) -> None:
     """An address outside the subnet, and one that another VM has by policy: refused, and told as an event."""

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from support import streams
 from support.cli import TWO_HOSTS, Cli
 from support.labs import Lab
 from support.vmm_lab import opened
 from support.waiting import until
 from testbed.namespaces import in_netns
+from testbed.testing import streams
 
 pytestmark = pytest.mark.e2e
 CABLE = "host1:nic1"

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from support import streams
 from support.cli import TWO_HOSTS, Cli, drops
 from support.labs import Lab
 from support.vmm_lab import opened
 from support.waiting import until
 from testbed.lab.lab import Lab as Opened
 from testbed.nic.offloads import TASKS
+from testbed.testing import streams
 
 pytestmark = pytest.mark.e2e
 

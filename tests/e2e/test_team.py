@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from support import streams, teams
+from support import teams
 from support.cli import TOPOLOGIES, Cli
 from support.vmm_lab import opened
 from support.waiting import until
 from testbed.lab.lab import Lab
+from testbed.testing import streams
 
 pytestmark = pytest.mark.e2e
 TEAM = TOPOLOGIES / "team.yaml"

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from support import streams, topologies
+from support import topologies
 from support.cli import Cli
 from support.guest_queues import GuestQueues
 from support.vmm_lab import opened
 from testbed.lab.lab import Lab as Opened
 from testbed.namespaces import in_netns
+from testbed.testing import streams
 
 pytestmark = pytest.mark.e2e
 

@@ -20,10 +20,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from support import streams  # noqa: E402
 from testbed.engines.select import by_name  # noqa: E402
 from testbed.lab import build, nic  # noqa: E402
 from testbed.lab.lab import Lab  # noqa: E402
+from testbed.testing import streams  # noqa: E402
 from testbed.topology import plan_from_file  # noqa: E402
 from testbed.topology.profiles import Profiles  # noqa: E402
 from testbed.topology.schema import Nic  # noqa: E402

@@ -13,10 +13,10 @@ from pyroute2 import IPRoute
 from support.frames import UDP, encapsulated, ethernet, ip, ipv4, ports
 from support.guest_queues import GuestQueues
 from support.host import MemoryHost, memory_host, plan
-from support.streams import flow_hash
 from support.switch import PLAIN, mac_of, nic_mac, pa, v4
 from support.waiting import until
 from testbed.namespaces import in_netns
+from testbed.testing.streams import flow_hash
 from testbed.topology.plan import VmPlan, VnicPlan
 from testbed.wiring import guest
 

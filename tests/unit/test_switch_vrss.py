@@ -9,13 +9,13 @@ from random import Random
 import pytest
 
 from support.frames import ICMP, TCP, UDP, arp, encapsulated, ethernet, ipv4, ipv6, mac, ports
-from support.streams import toeplitz
 from support.switch import MemorySwitch, mac_of, nic_mac, pa, v4, v6
 from testbed.packets.ethernet import BROADCAST
 from testbed.switch.datapath import Datapath
 from testbed.switch.packet import Packet, Translation
 from testbed.switch.port import Port
 from testbed.switch.vrss import queue_for
+from testbed.testing.streams import toeplitz
 
 QUEUES = 3  # does not divide the table's 128 entries
 FLOWS = 40

@@ -82,10 +82,11 @@ def run(
 
 def copy(client: int, server: int, address: str, data: bytes, port: int) -> bytes:
     """What arrives of ``data`` that one VM sends another by TCP."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with in_netns(server):
-        listener = socket.socket()
+        listener = socket.socket(family)
     with in_netns(client):
-        sender = socket.socket()
+        sender = socket.socket(family)
     arrived = bytearray()
 
     def receive() -> None:
