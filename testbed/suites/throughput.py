@@ -13,6 +13,8 @@ import pytest
 
 from testbed.errors import MachineLacks
 from testbed.lab import bench
+from testbed.perf.plan import BenchPlan, Cell
+from testbed.results.model import new_id
 from testbed.testing import nics
 from testbed.testing.pairs import are_apart, kernels_know_a_way
 
@@ -74,17 +76,16 @@ def test_beside_vxlan(lab: LiveLab) -> None:
 
 def measured(lab: LiveLab, one: str, other: str) -> dict[str, Any]:
     """As `testbed bench --baseline vxlan` does. Skips the test for what the machine lacks."""
+    plan = BenchPlan(
+        baselines=("vxlan",),
+        from_vm=one,
+        to_vm=other,
+        seconds=SECONDS,
+        warm_up=0,
+        repeat=PAIRS,
+        latency=False,
+    )
     try:
-        return bench.run(
-            lab.lab,
-            one,
-            other,
-            None,
-            "vxlan",
-            seconds=SECONDS,
-            streams=1,
-            repeat=PAIRS,
-            progress=lambda *_: None,
-        )
+        return bench.run_cell(lab.lab, plan, Cell(), lambda *_: None, new_id()).told()
     except MachineLacks as error:
         pytest.skip(str(error))
