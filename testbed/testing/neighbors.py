@@ -61,6 +61,17 @@ def asks(target: str, sender_mac: str, to: str = "") -> Callable[[Frame], bool]:
     return fits
 
 
+def probes(target: str, sender_mac: str) -> Callable[[Frame], bool]:
+    """Whether a frame is a duplicate probe of this MAC for an address; NUD's questions are none."""
+    asked = asks(target, sender_mac)
+
+    def fits(frame: Frame) -> bool:
+        found = parse(frame.inner)
+        return found is not None and found.is_probe and asked(frame)
+
+    return fits
+
+
 def tells(target: str, mac: str = "", to: str = "") -> Callable[[Frame], bool]:
     """Whether a frame says that an address is this MAC's (any: ""); ``to``: to this MAC."""
 

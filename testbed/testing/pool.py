@@ -25,7 +25,7 @@ from testbed.topology.management import VMM
 from testbed.topology.schema import Topology
 from testbed.vmm import files
 
-KEPT = 2  # shared labs at once; of more, the one that was asked for first ends
+KEPT = 2  # shared labs at once; of more, the one that was asked for first ends, rather one with a change
 
 
 class Order(NamedTuple):
@@ -88,7 +88,8 @@ class Pool:
             raise error
         if order not in self._labs:
             while len(self._labs) >= KEPT:
-                self._end(self._labs.pop(next(iter(self._labs))))
+                first = next((each for each in self._labs if each.change), next(iter(self._labs)))
+                self._end(self._labs.pop(first))
             try:
                 self._labs[order] = self._made(order, exclusive=False)
             except TestbedError as error:

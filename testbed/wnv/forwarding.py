@@ -37,10 +37,13 @@ class NextHop(NamedTuple):
 def find_next_hop(tables: Tables, vsid: int, destination: bytes) -> NextHop | Drop:
     """Route and record for a CA: of the best prefix's routes the usable one with the lowest metric.
 
-    A route is usable when there is a record of its next hop (of the destination itself, if on-link).
+    A route is usable when there is a record of its next hop (of the destination itself, if on-link). A
+    link-local destination is never routed (RFC 3927 section 7, RFC 4291 section 2.5.6).
     """
     routes = tables.customer_routes(vsid, destination)
     for route in routes:
+        if route.next_hop and is_link_local(destination):
+            continue
         address = route.next_hop or destination
         record = tables.records.get((route.vsid, address))
         if record is not None and not (route.next_hop and record.gateway):

@@ -76,6 +76,25 @@ def test_own(lab):
 def test_only_a_lab_of_its_own_is_changed(lab):
     with pytest.raises(AssertionError, match="exclusive=True"), lab.added_vm("host1", 5001): pass
 """
+CHANGED = """
+import msgspec
+
+def silent(topology):
+    return msgspec.structs.replace(topology, learning=False)
+
+@pytest.mark.topology("2host", change=silent)
+def test_changed(lab):
+    assert not any(host.plan.learning for host in lab.hosts)
+
+def test_as_it_is(lab):
+    assert all(host.plan.learning for host in lab.hosts)
+
+@pytest.mark.topology("2host", exclusive=True)
+def test_a_vm_without_addresses(lab):
+    with lab.added_vm("host1", 5001, learn=True) as new:
+        assert new.addresses() == []
+        assert [each["type"] for each in lab.host("host2").lookup_records(5001, "0.0.0.0")] == ["L2Only"]
+"""
 SECRET = """
 def test_it(lab):
     token = (lab.lab.folder("vmm") / "admin-token").read_text().strip()
@@ -103,7 +122,7 @@ def test_commands_in_vms_and_hosts(each_cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("text", [PACKETS, SHARED], ids=["packets", "labs"])
+@pytest.mark.parametrize("text", [PACKETS, SHARED, CHANGED], ids=["packets", "labs", "changed"])
 def test_packets_and_labs(cli: Cli, tmp_path: Path, text: str) -> None:
     done = run(cli, tmp_path, text)
     assert done.returncode == 0, done.stdout

@@ -200,6 +200,26 @@ def test_off_net_traffic_goes_to_the_next_hop_of_the_default_route(switch: Memor
     assert seen.frame[42:] == mac("00:15:5d:00:0f:01") + gateway_mac(5002) + frame[12:]
 
 
+def test_a_link_local_address_is_never_routed(switch: MemorySwitch) -> None:
+    """A DHCPv6 server's answer goes to the VM that its MAC names, not to the network's way out."""
+    gateway = LookupRecord("fd00:0:0:1::200", 5002, "00:15:5d:00:0f:01", pa(3, 5002), "gw")
+    default = CustomerRoute(BLUE, 5002, "::/0", "fd00:0:0:1::200")
+    switch.state.neighbors[ip(pa(3, 5002))] = nic_mac(3)
+    switch.apply(policy(lookup_records=(*records(), gateway), customer_routes=(*routes(), default)))
+    assert (
+        nvgre.parse(switch.from_vm("blue1", _v6("blue1", "2001:db8::7", gateway_mac(5001))).frame).vsid
+        == 5002
+    )
+    frame = _v6("blue1", "fe80::77", mac_of("blue2"))
+    seen = switch.from_vm("blue1", frame)
+    outer = nvgre.parse(seen.frame)
+    assert (outer.vsid, outer.destination_pa) == (5001, ip(pa(2, 5001)))
+    assert seen.frame[42:] == frame
+    assert switch.from_vm("blue1", _v6("blue1", "fe80::77", mac("00:15:5d:00:0f:99"))).dropped(
+        Drop.NO_LOOKUP_RECORD
+    )
+
+
 def _default(metric: int, next_hop: str) -> CustomerRoute:
     return CustomerRoute(BLUE, 5002, "0.0.0.0/0", next_hop, metric)
 
