@@ -18,6 +18,7 @@ from testbed.cli import (
     labs,
     link,
     machine,
+    matrix,
     measure,
     migrate,
     nic,
@@ -70,6 +71,7 @@ for module in (
     test,
     files,
     machine,
+    matrix,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)

@@ -105,7 +105,7 @@ def _order(topology: str, suites: tuple[Suite, ...], asked: dict[str, Any], repo
         workers=workers,
         plant=plant,
         junit=asked["junit"],
-        shard=_shard(asked["shard"]),
+        shard=shard_of_option(asked["shard"]),
         pause=asked["pause_on_fail"],
     )
 
@@ -146,7 +146,8 @@ def _workers(text: str, *, alone: bool) -> int:
     return int(text)
 
 
-def _shard(text: str) -> str:
+def shard_of_option(text: str) -> str:
+    """The value of --shard. Raises BadInput."""
     shard, _, shards = text.partition("/")
     if not (shard.isdigit() and shards.isdigit() and 1 <= int(shard) <= int(shards)):
         raise BadInput(f"--shard {text}: write it as I/N, for example 1/3")
