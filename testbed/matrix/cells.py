@@ -119,7 +119,7 @@ def _name(file: Path, entry: Entry) -> Iterator[str]:
     if ENGINE in entry:
         yield str(entry[ENGINE].value)
     for key, text in _settings(entry):
-        yield f"{key}-{text}"
+        yield "-".join((key, text.strip('"')))
     if SUITES in entry:
         yield "+".join(entry[SUITES].value)
 

@@ -91,7 +91,7 @@ def _start(cell: Cell, state: Path, folder: Path) -> _Running:
     place = folder / cell.name
     place.mkdir(parents=True, exist_ok=True)
     words = ["test", str(cell.file), "-n", "1", "-f", "json", "--engine", cell.engine]
-    words += ["--junit", str((place / "junit.xml").absolute())]
+    words += ["--evidence", str(place.absolute()), "--junit", str((place / "junit.xml").absolute())]
     for suite in cell.suites:
         words += ["--suite", suite]
     for name, value in cell.settings:
