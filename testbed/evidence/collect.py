@@ -31,6 +31,7 @@ DOCTOR_SECONDS = 30.0
 _POLICY = ("lookup-records", "customer-routes", "provider-addresses", "provider-routes")
 _VMM = ("status", "networks", "subnets", "pools", "hosts", "lookup-records", "vms")
 _VMM_EVENTS = 1000
+_PART = 16  # bytes of a secret that must not be told; a token has 43 at random
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 
 Files = dict[str, bytes]
@@ -77,9 +78,15 @@ def save(folder: Path, lab: Lab, test: Test, recorder: Recorder | None, hidden: 
 
 
 def scrubbed(data: bytes, hidden: Iterable[str]) -> bytes:
-    """Data with asterisks where a secret was: as many, so that no length in a file is wrong."""
+    """Data with asterisks where a secret or a large part of one was: as many, so that lengths stay right.
+
+    Parts, since packets, logs and messages are cut somewhere.
+    """
     for each in hidden:
-        data = data.replace(each.encode(), b"*" * len(each.encode()))
+        secret = each.encode()
+        data = data.replace(secret, b"*" * len(secret))
+        for start in range(len(secret) - _PART + 1):
+            data = data.replace(secret[start : start + _PART], b"*" * _PART)
     return data
 
 

@@ -24,6 +24,14 @@ def test_a_secret_is_replaced_by_as_many_asterisks() -> None:
     assert collect.scrubbed(data, ["token-1", "token-2"]) == b"a ******* ************** \xff"
 
 
+def test_a_part_of_a_secret_is_no_less_secret() -> None:
+    secret = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFG"
+    for part in (secret[:30], secret[-30:], secret[5:25], secret[:16]):
+        left = collect.scrubbed(f"<{part}>".encode(), [secret])
+        assert len(left) == len(part) + 2
+        assert len(left.strip(b"<*>")) < 16
+
+
 def test_a_ring_keeps_the_last_of_each_point_and_counts_all() -> None:
     kept = ring.Ring(2)
     for number in range(ring.PACKETS + 5):
