@@ -157,6 +157,8 @@ def _details(result: CellResult) -> list[str]:
         if test["outcome"] in ("failed", "flake"):
             title = f"{test['suite']}::{test['name']}: {test['outcome']}"
             lines += ["", f"**{title}**", "", *_fenced(test["text"])]
+            if test.get("bundle"):
+                lines += ["", f"`testbed repro {Path(test['bundle']).name} --rerun`"]
     return lines
 
 

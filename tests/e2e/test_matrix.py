@@ -56,6 +56,21 @@ def test_a_lab_that_cannot_be_built_is_no_failed_test(cli: Cli, tmp_path: Path) 
     assert left(cli) == []
 
 
+def test_a_failed_test_has_its_bundle(cli: Cli, tmp_path: Path) -> None:
+    """A VM takes another MTU than was decided."""
+    wrong = "    exec: ['ip link set eth0 mtu 1400']\n    vnics:"
+    (tmp_path / "lab.yaml").write_text(TWO_HOSTS.read_text().replace("    vnics:", wrong, 1))
+    file, out = written(tmp_path, "topology: [lab]\nengine: [namespaces]\nsuites: [mtu]"), tmp_path / "out"
+    done = cli.run("matrix", file, "--output", out, seconds=SECONDS)
+    assert done.returncode == 1, done.stderr.decode()
+    (cell,) = json.loads((out / "results.json").read_text())["cells"]
+    assert cell["outcome"] == "failed"
+    bundle = next(Path(each["bundle"]) for each in cell["tests"] if each["name"].startswith("test_kernels"))
+    assert bundle.parent == out / "cells" / cell["cell"]
+    assert cli.json("repro", bundle)["test"] == "mtu::test_kernels_have_the_mtu_that_was_decided"
+    assert f"`testbed repro {bundle.name} --rerun`" in (out / "summary.md").read_text()
+
+
 def test_a_cell_that_takes_too_long_is_ended(cli: Cli, tmp_path: Path) -> None:
     text = TWO_HOSTS.read_text().replace("    vnics:", "    exec: ['sleep 100']\n    vnics:", 1)
     (tmp_path / "lab.yaml").write_text(text)

@@ -31,7 +31,7 @@ def results(cells: list[Cell]) -> list[CellResult]:
     return [
         CellResult(cells[0], "passed", 2.0, 0, told=told("passed")),
         CellResult(cells[1], "failed", 3.0, 1, told=told("failed", "```\n1 != 2\x00")),
-        CellResult(cells[2], "timeout", 5.0, 130, "it was not done"),
+        CellResult(cells[2], "timeout", 5.0, 130, "it was not\x00 done"),
     ]
 
 
@@ -51,7 +51,7 @@ def test_junit_has_a_suite_for_each_cell_and_none_is_overlooked(cells: list[Cell
         "skipped": "1",
     }
     assert root[0][0].get("classname") == f"{cells[0].name}.mtu"
-    assert root[2][0][0].text == "it was not done"
+    assert root[2][0][0].text == "it was not\ufffd done"
 
 
 def test_json_and_markdown_tell_all(cells: list[Cell], tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_json_and_markdown_tell_all(cells: list[Cell], tmp_path: Path) -> None:
     text = (tmp_path / "summary.md").read_text()
     assert "| `2host.mtu` | ✅ passed | 1 | 0 | 0 | 0 | 2.0 |" in text
     assert "````text\n```\n1 != 2" in text  # a fence that the text can't close
-    assert "it was not done" in text
+    assert "it was not\x00 done" in text
     assert "1 cells were not run" in text
     assert not list(tmp_path.glob("*.new"))
 
