@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +74,7 @@ def run(
         while waiting or running:
             while cell := budget.next(waiting, [each.cell for each in running]):
                 waiting.remove(cell)
-                with build.undisturbed():
+                with _deferred():
                     running.append(_start(cell, base / str(len(results) + len(running)), folder))
             for each in _ended(running):
                 running.remove(each)
@@ -85,6 +85,24 @@ def run(
             _end_all(running)
             shutil.rmtree(base, ignore_errors=True)
     return results
+
+
+@contextlib.contextmanager
+def _deferred() -> Iterator[None]:
+    """Signals that end the run come after the block. They are not ignored: a child would inherit that."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        os.kill(os.getpid(), came[0])
 
 
 def _start(cell: Cell, state: Path, folder: Path) -> _Running:
@@ -123,10 +141,13 @@ def _ended(running: list[_Running]) -> list[_Running]:
 
 
 def _press(each: _Running) -> None:
-    """First an interrupt, which takes its labs down; if that does not help, the end."""
+    """First a signal at which it takes its labs down; if that does not help, the end.
+
+    SIGTERM, since who is started in the background by a shell ignores SIGINT.
+    """
     if not each.is_late:
         each.is_late = True
-        each.process.send_signal(signal.SIGINT)
+        each.process.send_signal(signal.SIGTERM)
     else:
         each.is_killed = True
         with contextlib.suppress(ProcessLookupError):
@@ -154,7 +175,7 @@ def _down(state: Path) -> None:
 
 def _end_all(running: list[_Running]) -> None:
     for each in running:
-        each.process.send_signal(signal.SIGINT)
+        each.process.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + END_SECONDS + CLEAN_SECONDS
     for each in running:
         try:
@@ -166,7 +187,7 @@ def _end_all(running: list[_Running]) -> None:
 
 
 def _finish(each: _Running, folder: Path) -> CellResult:
-    with build.undisturbed():
+    with _deferred():
         code = _reap(each)
     seconds = round(time.monotonic() - each.began, 2)
     place = folder / each.cell.name

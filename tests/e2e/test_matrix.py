@@ -80,6 +80,7 @@ def test_a_cell_that_takes_too_long_is_ended(cli: Cli, tmp_path: Path) -> None:
     (cell,) = json.loads((out / "results.json").read_text())["cells"]
     assert cell["outcome"] == "timeout"
     assert "after 10 s" in cell["text"]
+    assert cell["took"] < 60, "it was not ended, it has come to its end"
     assert left(cli) == []
 
 

@@ -163,6 +163,7 @@ def test_what_tests_are_written_with_is_above_everything_but_the_command_line() 
 
 def test_only_plants_reach_into_the_switch_to_break_it() -> None:
     allowed = ("testbed.plants", "testbed.lab.build", "testbed.host.main", "testbed.cli", "testbed.testing")
+    allowed += ("testbed.evidence",)
     assert offenders(allowed, ("testbed.plants",), outside=True) == []
 
 
