@@ -84,7 +84,7 @@ class Recorder:
             self._stop.ask()
             self._thread.join(STOP_SECONDS)
             # the kernel waits for all readers (RCU) when a packet socket is closed: once, not once for each
-            with ThreadPoolExecutor(len(self._readers)) as closing:
+            with ThreadPoolExecutor(len(self._readers) or 1) as closing:
                 list(closing.map(Reader.close, self._readers))
         self._stack.close()
 

@@ -43,11 +43,16 @@ def pytest_fixture_setup(
     if fixturedef.argname != "lab" or not isinstance(item, pytest.Item) or not _folder(item):
         return result
     if item.path.stem not in QUIET and hasattr(result, "lab"):
+        from testbed.errors import TestbedError
         from testbed.evidence.ring import Recorder
 
-        recorder = Recorder(result.lab)
-        item.stash[_RECORDER] = recorder
-        fixturedef.addfinalizer(recorder.stop)
+        try:
+            recorder = Recorder(result.lab)
+        except (TestbedError, OSError) as error:  # the test is what counts
+            item.add_report_section("setup", "evidence", f"nothing is recorded: {error}")
+        else:
+            item.stash[_RECORDER] = recorder
+            fixturedef.addfinalizer(recorder.stop)
     return result
 
 
