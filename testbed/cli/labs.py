@@ -44,7 +44,7 @@ def up(file: Path, settings: tuple[str, ...], name: str | None, engine_name: str
     from testbed.topology import plan_from_file
 
     plan = plan_from_file(file, variables(settings))
-    _check_name(name)
+    check_name(name)
     if os.geteuid() != 0:
         raise MachineLacks("network namespaces and NICs can be made by root only: use sudo")
     garbage.collect(unfinished_only=True)
@@ -59,7 +59,8 @@ def up(file: Path, settings: tuple[str, ...], name: str | None, engine_name: str
     _show_up(found, output)
 
 
-def _check_name(name: str | None) -> None:
+def check_name(name: str | None) -> None:
+    """Raise BadInput for what can't be a new lab's name; None: it has a name by default."""
     import re
 
     if name is not None and not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", name):

@@ -23,12 +23,14 @@ from testbed.cli import (
     labs,
     link,
     machine,
+    matrix,
     measure,
     metrics,
     migrate,
     nic,
     nodes,
     policy,
+    repro,
     results,
     team,
     test,
@@ -63,6 +65,7 @@ for module in (
     labs,
     nodes,
     policy,
+    repro,
     vm,
     vmm,
     vnic,
@@ -86,6 +89,7 @@ for module in (
     files,
     graph,
     machine,
+    matrix,
 ):
     for command in module.COMMANDS:
         cli.add_command(command)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("-n", "--workers", default="auto", show_default=True, metavar="N", help="Labs at once.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML, too.")
 @click.option("--shard", default="1/1", metavar="I/N", help="The I-th of N parts of the tests.")
+@click.option("--evidence", default="", metavar="DIR", help="A bundle of each failed test goes here.")
 @click.option("--pause-on-fail", is_flag=True, help="Leave the lab up after a failure until Enter.")
 @click.option("--plant", default="", metavar="FAULT", help="A fault on purpose, which a suite has to find.")
 @click.option("--list", "listing", is_flag=True, help="Only list the suites.")
@@ -105,9 +106,17 @@ def _order(topology: str, suites: tuple[Suite, ...], asked: dict[str, Any], repo
         workers=workers,
         plant=plant,
         junit=asked["junit"],
-        shard=_shard(asked["shard"]),
+        shard=shard_of_option(asked["shard"]),
         pause=asked["pause_on_fail"],
+        evidence=_evidence(asked["evidence"], plant),
     )
+
+
+def _evidence(folder: str, plant: str) -> Path | None:
+    """Where bundles go: by default here, but with a plant failures are no news."""
+    if folder == "off" or (plant and not folder):
+        return None
+    return Path(folder or "testbed-evidence")
 
 
 def _where(topology: str) -> tuple[str, Path | None]:
@@ -146,7 +155,8 @@ def _workers(text: str, *, alone: bool) -> int:
     return int(text)
 
 
-def _shard(text: str) -> str:
+def shard_of_option(text: str) -> str:
+    """The value of --shard. Raises BadInput."""
     shard, _, shards = text.partition("/")
     if not (shard.isdigit() and shards.isdigit() and 1 <= int(shard) <= int(shards)):
         raise BadInput(f"--shard {text}: write it as I/N, for example 1/3")
@@ -169,6 +179,8 @@ def _show(results: Results) -> None:
     for each in results.of("failed", "flake"):
         label = "flake, it passed when it was run again" if each.outcome == "flake" else "failed"
         click.echo(f"{each.id}: {label}\n{each.text}\n")
+        if each.bundle:
+            click.echo(f"reproduce it: testbed repro {each.bundle} --rerun\n")
     for each in results.of("skipped"):
         click.echo(f"{each.id}: skipped: {each.text}")
     rows = results.by_suite()

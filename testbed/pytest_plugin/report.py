@@ -3,7 +3,8 @@
 ::
 
     {"event": "collected", "total"}
-    {"event": "test", "id", "outcome": passed|failed|skipped, "when", "seconds", "text", "flake", "exit"}
+    {"event": "test", "id", "outcome": passed|failed|skipped, "when", "seconds", "text", "flake", "exit",
+     "bundle"}
     {"event": "pause", "id", "lab", "text"}
 
 A test that failed is run once more, which only labels it: when it passes now, it is a flake, and has failed.
@@ -21,6 +22,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 FLAKE = "testbed_flake"
+BUNDLE = "testbed_bundle"  # of :mod:`testbed.pytest_plugin.evidence`
 _NAME = "testbed-report"
 
 
@@ -110,6 +112,7 @@ class Reporter:
             seconds=round(report.duration, 3),
             text=_text(report),
             flake=any(name == FLAKE for name, _ in report.user_properties),
+            bundle=next((str(value) for name, value in report.user_properties if name == BUNDLE), ""),
             exit=getattr(report, "testbed_exit", 0),
         )
 

@@ -19,11 +19,15 @@ Pair = tuple[Vm, Vm]
 
 
 class LiveLab:
-    """``lab``: the product's own object, for what has no name here. ``exclusive``: this test's alone."""
+    """``lab``: the product's own object, for what has no name here. ``exclusive``: this test's alone.
 
-    def __init__(self, lab: Lab, *, exclusive: bool) -> None:
+    variables: those of its topology's template; None: it was running before.
+    """
+
+    def __init__(self, lab: Lab, *, exclusive: bool, variables: dict[str, str] | None = None) -> None:
         self.lab = lab
         self.exclusive = exclusive
+        self.variables = variables
 
     @property
     def name(self) -> str:

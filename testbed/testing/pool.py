@@ -141,7 +141,7 @@ class Pool:
         engine, _ = choose(order.engine, lambda _: None)
         name = f"{self._defaults.run or 'test'}-{secrets.token_hex(4)}"
         lab = build.up(plan, engine, name, str(order.file), lambda _: None, plant=order.plant)
-        self._open.append(LiveLab(lab, exclusive=exclusive))
+        self._open.append(LiveLab(lab, exclusive=exclusive, variables=dict(order.variables)))
         return self._open[-1]
 
     def _end(self, live: LiveLab) -> None:

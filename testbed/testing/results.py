@@ -18,6 +18,7 @@ class Result(Struct):
     outcome: Outcome
     seconds: float = 0.0
     text: str = ""
+    bundle: str = ""  # the file with what is kept of a failure
 
     @property
     def id(self) -> str:
@@ -48,12 +49,18 @@ class Results(Struct):
             "flake" if event.get("flake") and event["outcome"] == "failed" else event["outcome"]
         )
         new = Result(
-            suite, name, outcome, event.get("seconds", 0.0), event["text"] if outcome != "passed" else ""
+            suite,
+            name,
+            outcome,
+            event.get("seconds", 0.0),
+            event["text"] if outcome != "passed" else "",
+            event.get("bundle", ""),
         )
         for index, known in enumerate(self.tests):
             if known.id == new.id:  # its teardown has failed, too, or after all
                 text = "\n".join(filter(None, [known.text, new.text]))
-                self.tests[index] = msgspec.structs.replace(new, text=text)
+                bundle = known.bundle or new.bundle
+                self.tests[index] = msgspec.structs.replace(new, text=text, bundle=bundle)
                 return
         self.tests.append(new)
 
@@ -68,6 +75,6 @@ class Results(Struct):
         return list(rows.values())
 
     def plain(self) -> dict[str, Any]:
-        """{"ok", "seconds", "suites": [...], "tests": [{"suite", "name", "outcome", "seconds", "text"}]}."""
+        """{"ok", "seconds", "suites": [...], "tests": [a Result each]}."""
         tests = msgspec.to_builtins(self.tests)
         return {"ok": self.ok, "seconds": self.seconds, "suites": self.by_suite(), "tests": tests}

@@ -25,6 +25,7 @@ from testbed.suites import Suite
 from testbed.testing.results import Results
 
 END_SECONDS = 40.0  # for pytest and its workers to take their labs down
+_NEEDED = ("pytest", "xdist", "zstandard")
 _TOLD_LINES = 40
 _NO_TESTS = 5  # pytest's exit code: a shard may be empty
 _ERRORS = {2: BadInput, 4: MachineLacks}
@@ -33,7 +34,10 @@ Event = dict[str, Any]
 
 
 class Order(Struct, frozen=True):
-    """What is to be run. file or running: a topology, or a running lab. shard: "1/3"."""
+    """What is to be run. file or running: a topology, or a running lab. shard: "1/3".
+
+    evidence: where a bundle of each failed test goes. only: one test, of the one suite.
+    """
 
     suites: tuple[Suite, ...]
     file: Path | None = None
@@ -45,13 +49,16 @@ class Order(Struct, frozen=True):
     junit: Path | None = None
     shard: str = "1/1"
     pause: bool = False
+    evidence: Path | None = None
+    only: str = ""
 
 
 def require() -> None:
-    """Raise MachineLacks unless pytest and xdist are there."""
-    if missing := [name for name in ("pytest", "xdist") if importlib.util.find_spec(name) is None]:
+    """Raise MachineLacks unless the extra `test` is there."""
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise MachineLacks(
-            f"suites run on pytest and pytest-xdist, {missing[0]} is missing: pip install 'testbed[test]'"
+            f"suites run on pytest, pytest-xdist and zstandard, {missing[0]} is missing: "
+            f"pip install 'testbed[test]'"
         )
 
 
@@ -124,7 +131,15 @@ def _words(order: Order, name: str, report: int) -> Iterator[str]:
         yield from ("--testbed-topology", str(order.file))
     for setting in order.settings:
         yield from ("--testbed-set", setting)
-    yield from (str(suite.file) for suite in order.suites)
+    if order.evidence:
+        yield from (
+            "-p",
+            "testbed.pytest_plugin.evidence",
+            "--testbed-evidence",
+            str(order.evidence.absolute()),
+        )
+    only = f"::{order.only}" if order.only else ""
+    yield from (f"{suite.file}{only}" for suite in order.suites)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -15,6 +15,8 @@ from testbed.topology import document
 from testbed.topology.document import Node, YamlError, dotted, short
 from testbed.topology.render import Rendering, begin
 from testbed.topology.schema import Topology
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 _PATH_STEP = re.compile(r"\.([^.\[\]]+)|\[([0-9]+)\]")
 _BOUND = re.compile(r"Expected `(\w+)` ([<>]=?) (-?[0-9]+)")
@@ -67,6 +69,11 @@ def render(path: Path, variables: Mapping[str, str]) -> str:
 
 def read(rendering: Rendering) -> tuple[Topology, Source]:
     """The topology in a file, and the places of its values for further checks. Raises BadInput."""
+    return read_as(rendering, Topology)
+
+
+def read_as(rendering: Rendering, kind: type[T]) -> tuple[T, Source]:
+    """As :func:`read`, for a file that holds something else. Raises BadInput."""
     try:
         root = document.parse(rendering.text())
     except YamlError as error:
@@ -74,9 +81,9 @@ def read(rendering: Rendering) -> tuple[Topology, Source]:
         raise BadInput(_yaml_message(source, error)) from None
     source = Source(rendering.path, root, rendering.lines)
     try:
-        return msgspec.convert(root.data(), Topology), source
+        return msgspec.convert(root.data(), kind), source
     except msgspec.ValidationError as error:
-        raise BadInput(value_message(source, str(error))[1]) from None
+        raise BadInput(value_message(source, str(error), kind)[1]) from None
 
 
 def _yaml_message(source: Source, error: YamlError) -> str:

@@ -147,7 +147,7 @@ def test_wiring_and_engines_do_not_know_each_other() -> None:
 
 
 def test_conformance_is_above_the_lab() -> None:
-    above = ("testbed.cli", "testbed.conformance", "testbed.testing", "testbed.suites")
+    above = ("testbed.cli", "testbed.conformance", "testbed.testing", "testbed.suites", "testbed.matrix")
     assert offenders(above, ("testbed.conformance",), outside=True) == []
     # it builds its frames by itself: a fault of the codecs must not agree with itself
     assert offenders(("testbed.conformance",), ("testbed.packets", "testbed.wnv", "testbed.host")) == []
@@ -155,13 +155,15 @@ def test_conformance_is_above_the_lab() -> None:
 
 def test_what_tests_are_written_with_is_above_everything_but_the_command_line() -> None:
     above = ("testbed.testing", "testbed.suites", "testbed.pytest_plugin")
-    assert offenders((*above, "testbed.cli"), above, outside=True) == []
+    users = ("testbed.cli", "testbed.matrix", "testbed.evidence")
+    assert offenders((*above, *users), above, outside=True) == []
     codecs = ("testbed.packets", "testbed.wnv", "testbed.host")
     assert offenders(("testbed.testing", "testbed.suites"), codecs) == []
 
 
 def test_only_plants_reach_into_the_switch_to_break_it() -> None:
     allowed = ("testbed.plants", "testbed.lab.build", "testbed.host.main", "testbed.cli", "testbed.testing")
+    allowed += ("testbed.evidence",)
     assert offenders(allowed, ("testbed.plants",), outside=True) == []
 
 

@@ -59,7 +59,10 @@ def test_the_example_is_valid(tmp_path: Path) -> None:
     assert len(plan_from_file(file, {}).vms) == 2
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "topologies").glob("*.yaml")), ids=lambda file: file.name)
+SHIPPED = [file for file in sorted((ROOT / "topologies").glob("*.yaml")) if file.name != "ci-matrix.yaml"]
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
 def test_shipped_topologies_are_valid_and_listed(file: Path) -> None:
     plan_from_file(file, {})
     assert f"| `{file.name}` |" in (ROOT / "topologies" / "README.md").read_text()
