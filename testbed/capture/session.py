@@ -144,9 +144,9 @@ class Session:
         for descriptor, source in list(self._sources.items()):
             if descriptor not in ready:
                 source.idle(asked)
-                continue
-            for record in source.read(BATCH):
-                self.merge.add(record)
+            else:
+                for record in source.read(BATCH):
+                    self.merge.add(record)
             if source.ended:
                 self._forget(descriptor)
         for descriptor in ready & self._nodes.keys():

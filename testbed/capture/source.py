@@ -92,6 +92,7 @@ class Source(Reader):
         self._vnet = bytearray(VNET.size)
         self._buffer = bytearray(LARGEST)
         self._view = memoryview(self._buffer)
+        self._was_down = False
         with in_netns(netns):
             self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
             try:
@@ -125,11 +126,27 @@ class Source(Reader):
                 return
             except OSError as error:
                 if error.errno in _GONE:
-                    self.ended = error.strerror or "gone"
+                    self.read_until = before
+                    self._look(error.strerror or "gone")
                     return
                 self.unreadable += 1  # a kind of super-packet for which that header has no name
                 continue
             yield self._record(ancillary, address, bytes(self._view[: size - len(vnet)]), bytes(vnet), before)
+
+    def idle(self, now: int) -> None:
+        """At that time there was nothing to read; of an interface that was down, it may be gone by now."""
+        super().idle(now)
+        if self._was_down:
+            self._look("it has been removed")
+
+    def _look(self, why: str) -> None:
+        """An interface that is down may come up again; the kernel tells the end of one that is up only.
+
+        A socket whose interface has been removed has no name for it any more.
+        """
+        self._was_down = True
+        if not self.socket.getsockname()[0]:
+            self.ended = why
 
     def _record(
         self,

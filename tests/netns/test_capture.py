@@ -75,6 +75,10 @@ class Cable:
             made.bind((name, 0))
             return made
 
+    def set_state(self, state: str) -> None:
+        with in_netns(self.ends[0]), IPRoute() as route:
+            route.link("set", index=route.link_lookup(ifname="nic1")[0], state=state)
+
     def remove(self) -> None:
         with in_netns(self.ends[0]), IPRoute() as route:
             route.link("del", index=route.link_lookup(ifname="nic1")[0])
@@ -187,6 +191,27 @@ def test_an_interface_that_goes_ends_its_point_and_at_last_the_capture(cable: Ca
         timer.join()
     assert len(output.records) == 2
     assert all(each.ended for each in made)
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_interface_that_is_down_comes_again_unless_it_is_removed(cable: Cable, removed: bool) -> None:
+    def disturb() -> None:
+        cable.set_state("down")
+        if removed:
+            cable.remove()
+            return
+        cable.set_state("up")
+        with cable._socket(0, "nic1") as sender:
+            sender.send(numbered(2))
+
+    with sources(cable) as made:
+        cable.sender.send(numbered(1))
+        timer = threading.Timer(0.3, disturb)
+        timer.start()
+        output = ran(made, seconds=SECONDS, packets=4)
+        timer.join()
+    assert len(output.records) == (2 if removed else 4)
+    assert all(bool(each.ended) is removed for each in made)
 
 
 def test_a_node_that_ends_takes_its_points_along(cable: Cable) -> None:
