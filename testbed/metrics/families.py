@@ -27,6 +27,8 @@ HELP: Mapping[str, str] = {
     "port_from_vm_bytes": "Bytes that a VM has sent.",
     "port_to_vm_packets": "Packets that a VM was given; a super-packet is one.",
     "port_to_vm_bytes": "Bytes that a VM was given.",
+    "port_to_vm_software_segments": "Frames that the switch has cut for a VM that takes no super-packets.",
+    "port_to_vm_software_checksums": "Checksums that the switch has completed for a VM that verifies none.",
     "port_suppressed_claims": "Addresses that a VM took too quickly to be learned.",
     "port_queue_to_vm_packets": "Packets by the queue of the VM's adapter.",
     "nic_rx_packets": "Packets received from the cable; a coalesced packet is one.",

@@ -48,8 +48,8 @@ CASES = {
     "an unknown host": ("    host: host2", "    host: host7", "host7", "host7"),
     "an unknown switch": ('["host2:nic1", tor1]', '["host2:nic1", tor7]', "tor7", "tor7"),
     "an unknown NIC": (
-        '["host2:nic1", tor1]',
-        '["host2:nic1", tor1]\n  - endpoints: ["host2:nic7", tor1]',
+        '["host2:nic1", tor1], wire: {{ wire }}}',
+        '["host2:nic1", tor1]}\n  - endpoints: ["host2:nic7", tor1]',
         "nic7",
         "nic7",
     ),

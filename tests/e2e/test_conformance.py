@@ -69,7 +69,11 @@ def test_interrupted(tmp_path: Path) -> None:
     assert cli.names() == []
 
 
-@pytest.mark.parametrize("fault", FOUND_BY)
+@pytest.mark.parametrize(
+    "fault",
+    # one of five in all runs, the others with -m long
+    [pytest.param(fault, marks=pytest.mark.long if at % 5 else ()) for at, fault in enumerate(FOUND_BY)],
+)
 def test_a_fault_is_found(fault: str, tmp_path: Path) -> None:
     cli = Cli(tmp_path)
     cli.env["PYTHONPATH"] = os.pathsep.join([str(PLANTS), cli.env["PYTHONPATH"]])

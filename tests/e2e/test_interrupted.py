@@ -62,6 +62,7 @@ def test_an_interrupted_up_is_rolled_back(each_cli: Cli, tmp_path: Path, number:
     assert 128 + number in codes
 
 
+@pytest.mark.long
 def test_a_killed_up_is_cleared_away_by_the_next(each_cli: Cli, tmp_path: Path) -> None:
     file = FILES[each_cli.engine]
     took = seconds_of_up(each_cli, file)

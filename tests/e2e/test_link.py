@@ -149,7 +149,7 @@ def test_faults_of_the_topology_file_and_of_a_changed_one(
 ) -> None:
     """Applied to a lab that runs: nothing is made anew."""
     whole = TWO_HOSTS.read_text()
-    cable = '  - endpoints: ["host1:nic1", tor1]'
+    cable = '  - {endpoints: ["host1:nic1", tor1], wire: {{ wire }}}'
     assert cable in whole
     slow, good = tmp_path / "slow.yaml", tmp_path / "good.yaml"
     words = "rate: 100mbit, delay: 10ms, to-host: {delay: 20ms, loss: 100%}"

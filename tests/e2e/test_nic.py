@@ -69,6 +69,7 @@ def test_each_profile_carries_the_same(
             assert joined == 0
 
 
+@pytest.mark.long  # test_offload_truth has the same combinations, by capture
 def test_tasks_are_switched_on_a_running_lab_and_nothing_is_lost(
     cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

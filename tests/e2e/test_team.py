@@ -144,6 +144,7 @@ def test_both_cables_of_the_default_topology_carry(
 
 def test_static_ports_that_end_on_two_switches_are_refused(cli: Cli, tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
-    hosts = "  - {name: host{{ host }}, "
-    bad.write_text(FOUR_HOSTS.read_text().replace(hosts, f"{hosts}team: {{mode: Lacp}}, "))
+    team, whole = "team: {algorithm:", FOUR_HOSTS.read_text()
+    assert team in whole
+    bad.write_text(whole.replace(team, "team: {mode: Lacp, algorithm:"))
     assert "Lacp is with one switch, not with tor1, tor2" in cli.refused(2, "validate", bad)

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from support import offload_truth as truth
-from support import streams, topologies
+from support import topologies
 from support.cli import Cli
 from support.offload_truth import Tap
 from support.vmm_lab import opened
 from testbed.lab.lab import Lab as Opened
+from testbed.testing import streams
 
 pytestmark = pytest.mark.e2e
 
