@@ -25,6 +25,7 @@ from testbed.suites import Suite
 from testbed.testing.results import Results
 
 END_SECONDS = 40.0  # for pytest and its workers to take their labs down
+_WORKERS_AFTER = 10.0  # seconds after which a worker that waits for something is interrupted, too
 _NEEDED = ("pytest", "xdist", "zstandard")
 _TOLD_LINES = 40
 _NO_TESTS = 5  # pytest's exit code: a shard may be empty
@@ -151,8 +152,12 @@ def _ended(process: subprocess.Popen[bytes], name: str) -> Iterator[None]:
         with build.undisturbed():
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(END_SECONDS)
+                try:
+                    process.wait(_WORKERS_AFTER)
+                except subprocess.TimeoutExpired:
+                    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                        os.killpg(process.pid, signal.SIGINT)
+                        process.wait(END_SECONDS - _WORKERS_AFTER)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # its session: workers that did not end
             process.wait()
