@@ -50,23 +50,30 @@ def enter(pidfd: int, command: Sequence[str], env: dict[str, str], *, with_us: b
     os.chdir("/")
     sys.stdout.flush()
     sys.stderr.flush()
-    passed_on = {signal.SIGTERM, signal.SIGHUP} | ({KILL} if with_us else set())
-    with _blocked({*passed_on, signal.SIGCHLD}) as before:
-        pid = os.fork()  # only a child is in the PID namespace
-        if pid == 0:
-            if with_us:
-                namespaces.kill_with_parent()
-            _exec(command, env, before)
-        code = os.waitstatus_to_exitcode(_reap(pid, passed_on))
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {KILL})  # until it can be passed on
+    reader, writer = os.pipe()
+    pid = os.fork()  # only a child is in the PID namespace
+    if pid == 0:
+        os.close(writer)
+        os.read(reader, 1)  # nothing of the command happens before signals are passed on to it
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        if with_us:
+            namespaces.kill_with_parent()
+        _exec(command, env)
+    os.close(reader)
+    with _forwarding(pid, kills=with_us):
+        os.close(writer)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
 
 
-def _exec(command: Sequence[str], env: dict[str, str], unblocked: set[int]) -> None:
+def _exec(command: Sequence[str], env: dict[str, str]) -> None:
     code = NOT_FOUND
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         os.execvpe(command[0], list(command), env)
     except FileNotFoundError:
         print(f"testbed: {command[0]}: not found in the node", file=sys.stderr)
@@ -79,29 +86,20 @@ def _exec(command: Sequence[str], env: dict[str, str], unblocked: set[int]) -> N
 
 
 @contextlib.contextmanager
-def _blocked(signals: set[signal.Signals]) -> Iterator[set[int]]:
-    """Signals wait to be asked for, so that none comes just before a wait that it should end.
-
-    Ctrl-C reaches the command by the terminal. Yields the mask from before.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _forwarding(pid: int, *, kills: bool) -> Iterator[None]:
+    """Ctrl-C reaches the command by the terminal; what is sent to us alone is passed on."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: os.kill(pid, number)),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, lambda number, _: os.kill(pid, number)),
+    }
+    if kills:
+        before[KILL] = signal.signal(KILL, lambda *_: os.kill(pid, signal.SIGKILL))
     try:
-        yield before
+        yield
     finally:
-        signal.signal(signal.SIGINT, interrupt)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _reap(pid: int, passed_on: set[signal.Signals]) -> int:
-    """The status of a command that has ended; until then signals that are sent to us alone are passed on."""
-    while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            return status
-        number = signal.sigwait({*passed_on, signal.SIGCHLD})
-        if number != signal.SIGCHLD:
-            os.kill(pid, signal.SIGKILL if number == KILL else number)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def environment(node: Node) -> dict[str, str]:

@@ -18,8 +18,8 @@ def separated(uplink: Uplink, buffer: FrameBuffer, end: int) -> Iterator[int]:
     Where FIN alone was too much, all frames but the last stay joined, and are counted so.
     """
     data = buffer.data
-    _, _, _, mss, start, _ = VNET_HEADER.unpack_from(data, READ)
-    frame, tcp, vnet = bytes(buffer.view[WIRE:end]), WIRE + start, bytes(buffer.vnet)
+    flags, kind, _, mss, start, offset = VNET_HEADER.unpack_from(data, READ)
+    frame, tcp = bytes(buffer.view[WIRE:end]), WIRE + start
     size, outer = start + (data[tcp + 12] >> 2 & 60), _outer(frame)
     if start - outer < SHORTEST or size < start + 20 or size > len(frame):
         yield end
@@ -30,6 +30,8 @@ def separated(uplink: Uplink, buffer: FrameBuffer, end: int) -> Iterator[int]:
         first = segments.frames - 1
         uplink.rx_rsc_packets += 1
         uplink.rx_rsc_segments += first
+        # the kernel says how much of the whole packet was in one piece; more than is left would be refused
+        vnet = VNET_HEADER.pack(flags, kind, size, mss, start, offset)
         yield buffer.restore(WIRE, vnet, _without_last(cut, frame))
     for number in range(first, segments.frames):
         head = bytearray(segments.size)
