@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from testbed.cli.output import print_json, print_table, progress
+from testbed.cli.output import print_json, print_table, progress, report_option
 from testbed.cli.results import keeper, results_option
 
 if TYPE_CHECKING:
@@ -75,15 +75,7 @@ def _terms(function: F) -> F:
 @click.option("--save", is_flag=True, help="Record what is measured in the results file.")
 @click.option("--label", default="", help="With --save: a word to find it by.")
 @results_option
-@click.option(
-    "-f",
-    "--format",
-    "output",
-    type=click.Choice(["table", "json", "markdown"]),
-    default="table",
-    show_default=True,
-    help="For people, for programs, or for a report.",
-)
+@report_option("a report")
 def bench(
     name: str,
     file: Path | None,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import msgspec
+
+_Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 
 format_option = click.option(
     "-f",
@@ -19,6 +21,19 @@ format_option = click.option(
     show_default=True,
     help="For people or for programs.",
 )
+
+
+def report_option(whose: str) -> Callable[[_Command], _Command]:
+    """The same with Markdown, for ``whose``."""
+    return click.option(
+        "-f",
+        "--format",
+        "output",
+        type=click.Choice(["table", "json", "markdown"]),
+        default="table",
+        show_default=True,
+        help=f"For people, for programs, or for {whose}.",
+    )
 
 
 def print_json(data: Any) -> None:

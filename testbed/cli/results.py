@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from testbed.cli.output import format_option, print_json, print_table
+from testbed.cli.output import format_option, print_json, print_table, report_option
 from testbed.errors import BadInput
 
 if TYPE_CHECKING:
@@ -212,15 +212,7 @@ def record_start(name: str, label: str, store: Path | None) -> None:
     help="Percent of the bootstrap interval.",
 )
 @results_option
-@click.option(
-    "-f",
-    "--format",
-    "output",
-    type=click.Choice(["table", "json", "markdown"]),
-    default="table",
-    show_default=True,
-    help="For people, for programs, or for a pull request.",
-)
+@report_option("a pull request")
 def compare(
     base: str, new: str, threshold: float, confidence: float, store: Path | None, output: str
 ) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from testbed.errors import TestbedError
 from testbed.metrics.families import Families
-from testbed.results.model import OURS, Metric, Run, Sample
+from testbed.results.model import OURS, Metric, Run
 from testbed.results.store import reading
+from testbed.results.turns import Turns, turns
 
 
 class Results:
@@ -34,8 +35,9 @@ class Results:
 def latest(path: Path) -> Iterator[Run]:
     """The runs of the newest batch of each kind. Raises BadInput, LabError."""
     with reading(path) as results:
-        batches = {head.kind: head.batch for head in results.heads()}  # the oldest come first
-        for head in results.heads():
+        heads = results.heads()
+        batches = {head.kind: head.batch for head in heads}  # the oldest come first
+        for head in heads:
             if batches[head.kind] == head.batch and (run := results.load(head.id)) is not None:
                 yield run
 
@@ -50,10 +52,11 @@ def add_runs(families: Families, runs: Iterable[Run]) -> None:
     for run in newest.values():
         labels = _labels(run)
         families.add("gauge", "result_timestamp_seconds", labels, run.started)
-        whole = [each for each in run.samples if not each.object and not each.time]
+        measured = turns(run)
         for metric in run.metrics:
             told = {**labels, "metric": metric.name, "unit": metric.unit}
-            _add_metric(families, told, metric, [each for each in whole if each.metric == metric.name])
+            by_path = {path: values for (name, path), values in measured.items() if name == metric.name}
+            _add_metric(families, told, metric, by_path)
 
 
 def _labels(run: Run) -> dict[str, str]:
@@ -62,11 +65,8 @@ def _labels(run: Run) -> dict[str, str]:
 
 
 def _add_metric(
-    families: Families, labels: dict[str, str], metric: Metric, samples: Sequence[Sample]
+    families: Families, labels: dict[str, str], metric: Metric, by_path: dict[str, Turns]
 ) -> None:
-    by_path: dict[str, dict[int, float]] = {}
-    for each in samples:
-        by_path.setdefault(each.path, {})[each.repetition] = each.value
     for path, values in by_path.items():
         families.add("gauge", "result_value", {**labels, "path": path}, statistics.median(values.values()))
     ours = by_path.pop(OURS, {})
