@@ -272,7 +272,10 @@ def test_thousands_of_runs_are_there_in_a_moment(chromium: Browser, tmp_path: Pa
     run_testbed("dashboard", "--results", tmp_path / "results.db", "--export", tmp_path / "site")
     page = tmp_path / "site" / "index.html"
     show(chromium, page)
-    paint = chromium.run("return performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    # the browser reports a paint some frames after it: on a busy machine later than the page is made
+    timed = "performance.getEntriesByName('first-contentful-paint')"
+    chromium.until(f"return {timed}.length", "a first paint")
+    paint = chromium.run(f"return {timed}[0].startTime")
     shown = chromium.run("return performance.getEntriesByName('shown')[0].startTime")
     size = (page.parent / "data.js").stat().st_size
     print(f"first paint {paint:.0f} ms, overview {shown:.0f} ms, data.js {size} bytes")
