@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from testbed.channel import Message
 from testbed.errors import BadInput
+from testbed.host.nics import Nics
+from testbed.host.pipeline import Filter
+from testbed.host.taps import Taps
 from testbed.nic.classifier import steer
 from testbed.packets import nvgre
 from testbed.packets.malformed import MalformedFrame
+from testbed.switch.datapath import Datapath
+from testbed.switch.extensions.stack import Stack
+from testbed.switch.state import SwitchState
 from testbed.switch.trace import PLAIN, outer_header
 from testbed.switch.trace import trace as trace_switch
 from testbed.switch.uplink import Uplink
 from testbed.wnv.tables import is_multicast
 
-if TYPE_CHECKING:
-    from testbed.host.worker import Worker
+
+class Switch(Protocol):
+    """What a trace looks at of the switch."""
+
+    state: SwitchState
+    datapath: Datapath
+    taps: Taps
+    wnv: Filter
+    stack: Stack
+    nics: Nics
 
 
-def trace(worker: Worker, message: Message) -> Message:
+def trace(switch: Switch, message: Message) -> Message:
     """A packet from ``port``, or, without one, from the wire. ``assumed``: PA next hops and their MACs.
 
     From the wire it is the NIC that takes it, and the answer's ``hears`` is false where the fabric would not
@@ -27,24 +41,24 @@ def trace(worker: Worker, message: Message) -> Message:
     frame, vnet = message["frame"], message.get("vnet", PLAIN)
     name = message.get("port")
     if name is not None:
-        port = worker.state.ports.get(name)
+        port = switch.state.ports.get(name)
         if port is None:
-            known = ", ".join(worker.state.ports) or "none"
+            known = ", ".join(switch.state.ports) or "none"
             raise BadInput(f"there is no port {name!r} on this host: one of {known}")
         assumed = dict(message.get("assumed", ()))
         return trace_switch(
-            worker.datapath, worker.taps.plain, worker.wnv, worker.stack, port, frame, vnet, assumed
+            switch.datapath, switch.taps.plain, switch.wnv, switch.stack, port, frame, vnet, assumed
         )
-    uplink = _taker(worker, frame)
-    found = trace_switch(worker.datapath, worker.taps.plain, worker.wnv, worker.stack, uplink, frame, vnet)
+    uplink = _taker(switch, frame)
+    found = trace_switch(switch.datapath, switch.taps.plain, switch.wnv, switch.stack, uplink, frame, vnet)
     first = found["stages"][0]
-    first["details"] = {**_arrival(worker, uplink, frame), **first["details"]}
-    return {**found, "nic": uplink.name, "hears": _hears(worker, frame)}
+    first["details"] = {**_arrival(switch, uplink, frame), **first["details"]}
+    return {**found, "nic": uplink.name, "hears": _hears(switch, frame)}
 
 
-def _taker(worker: Worker, frame: bytes) -> Uplink:
+def _taker(switch: Switch, frame: bytes) -> Uplink:
     """The member that takes a frame, or else the one whose MAC it is for, or any."""
-    roles, uplinks = worker.state.roles, worker.state.uplinks
+    roles, uplinks = switch.state.roles, switch.state.uplinks
     if not uplinks:
         raise BadInput("this host has no NIC: give it one in the topology file")
     destination = frame[:6]
@@ -55,10 +69,10 @@ def _taker(worker: Worker, frame: bytes) -> Uplink:
     return uplinks.get(home or roles.speaker(destination) or "") or next(iter(uplinks.values()))
 
 
-def _arrival(worker: Worker, uplink: Uplink, frame: bytes) -> dict[str, Any]:
+def _arrival(switch: Switch, uplink: Uplink, frame: bytes) -> dict[str, Any]:
     """The NIC, its queue and why, the outer header."""
     found: dict[str, Any] = {"nic": uplink.name, "queue": 0}
-    steering = worker.nics.steering(uplink.name)
+    steering = switch.nics.steering(uplink.name)
     if steering is not None:
         steered = steer(steering, frame)
         found["queue"] = steered.queue
@@ -73,7 +87,7 @@ def _arrival(worker: Worker, uplink: Uplink, frame: bytes) -> dict[str, Any]:
     return found
 
 
-def _hears(worker: Worker, frame: bytes) -> bool:
+def _hears(switch: Switch, frame: bytes) -> bool:
     """Whether the fabric, which snoops, brings a frame here."""
     try:
         destination = nvgre.parse(frame).destination_pa
@@ -81,5 +95,5 @@ def _hears(worker: Worker, frame: bytes) -> bool:
         return True
     if not is_multicast(destination):
         return True
-    vsids = {port.vsid for port in worker.state.ports.values()}
-    return destination in worker.wnv.tables.groups(vsids)
+    vsids = {port.vsid for port in switch.state.ports.values()}
+    return destination in switch.wnv.tables.groups(vsids)

@@ -12,7 +12,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -22,28 +22,22 @@ from testbed.host.adapter_test import AdapterTests, End
 from testbed.host.claims import ClaimBox
 from testbed.host.counters import VsidTotals, collect
 from testbed.host.nics import Nics
+from testbed.host.pipeline import FILTERS, Filter, build_pipeline
 from testbed.host.taps import Taps
 from testbed.host.team.worker import WorkerTeam
 from testbed.host.work import Work
 from testbed.nic.guest import GuestOffloads
 from testbed.nic.offloads import Offloads
-from testbed.nic.stage import NicStage
 from testbed.packets.ethernet import parse_mac
 from testbed.switch.datapath import BATCH, Datapath
 from testbed.switch.drops import Drop, DropCounts
 from testbed.switch.extensions.api import Extension
 from testbed.switch.extensions.stack import Stack
-from testbed.switch.extensions.stage import PortExtensions, UplinkExtensions
-from testbed.switch.pipeline import NIC, Pipeline, Stage
+from testbed.switch.pipeline import NIC
 from testbed.switch.port import Port
-from testbed.switch.stages import PortStage
 from testbed.switch.state import SwitchState
-from testbed.switch.switching import SwitchingStage
 from testbed.teaming.flowlets import Flowlets
-from testbed.teaming.stage import TeamStage
 from testbed.topology.plan import ExtensionPlan, HostPolicy, ProcessorsPlan, TeamPlan
-from testbed.topology.schema import WnvMode
-from testbed.wnv.below import FilterBelow
 from testbed.wnv.filter import WnvFilter
 from testbed.wnv.learning import Learning
 from testbed.wnv.policy import decode_changes
@@ -51,33 +45,7 @@ from testbed.wnv.tables import Tables
 
 _QUEUE = 1024  # packets that a queue of a VM's NIC may hold for the switch (a TAP device's default is 1000)
 _LOOK = 1.0  # seconds between looks at what has to end by itself, while there is any
-_PIPELINE = ("host", "wnv", "flow_entropy", "extensions")  # of an order: what a pipeline is made of
-Filter: TypeAlias = WnvFilter | FilterBelow
-FILTERS: dict[WnvMode, type[WnvFilter] | type[FilterBelow]] = {
-    "in-switch": WnvFilter,
-    "below-switch": FilterBelow,
-}
-
-
-def build_pipeline(
-    state: SwitchState,
-    wnv: Filter,
-    stack: Stack | None = None,
-    mode: WnvMode = "in-switch",
-    flowlets: Flowlets | None = None,
-) -> Pipeline:
-    """The stages of a switch; their order is the pipeline's own. ``stack``: its extensions."""
-    stack = stack or Stack([], state)
-    stages: list[Stage] = [
-        PortStage(wnv.delivered),
-        PortExtensions(stack),
-        SwitchingStage(state),
-        wnv,
-        UplinkExtensions(stack, state, mode),
-        TeamStage(state, flowlets),
-        NicStage(state),
-    ]
-    return Pipeline(stages, mode)
+_MADE_OF = ("host", "wnv", "flow_entropy", "extensions")  # of an order: what a pipeline is made of
 
 
 class Worker:
@@ -176,7 +144,7 @@ class Worker:
 
     def _on_configure(self, message: Message, _: list[int]) -> None:
         """Mode, extensions and the active NIC; a new pipeline only when it would be another one."""
-        made_of = {key: message[key] for key in _PIPELINE}
+        made_of = {key: message[key] for key in _MADE_OF}
         if made_of != self._made_of:
             self.state.events.host = message["host"]
             stack = Stack(self._extensions(message["extensions"]), self.state)

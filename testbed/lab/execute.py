@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -64,9 +65,31 @@ def enter(pidfd: int, command: Sequence[str], env: dict[str, str], *, with_us: b
     with _forwarding(pid, kills=with_us):
         os.close(writer)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        _, status = os.waitpid(pid, 0)
+        status = _ended(pid)
     code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
+
+
+def _ended(pid: int) -> int:
+    """The wait status of the child.
+
+    A signal that comes just before waitpid() would be handled only after it: a Python handler runs between
+    two steps of the program. So the wait is for the child or for a signal, whichever comes first.
+    """
+    child = os.pidfd_open(pid)
+    signals, wakes = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+    poll = select.poll()
+    poll.register(child, select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    try:
+        while child not in dict(poll.poll()):
+            os.read(signals, 4096)  # the handler itself has passed it on by now
+        return os.waitpid(pid, 0)[1]
+    finally:
+        signal.set_wakeup_fd(before)
+        for descriptor in (child, signals, wakes):
+            os.close(descriptor)
 
 
 def _exec(command: Sequence[str], env: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from support.frames import ip, mac
-from testbed.host.worker import FILTERS, build_pipeline
+from testbed.host.pipeline import FILTERS, build_pipeline
 from testbed.nic.offloads import Offloads
 from testbed.switch.datapath import Datapath
 from testbed.switch.drops import Drop

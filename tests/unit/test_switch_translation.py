@@ -13,7 +13,7 @@ from scapy.packet import Raw
 
 from support.frames import ip, vnet
 from support.switch import PLAIN, MemorySwitch, mac_of, nic_mac
-from testbed.host.worker import build_pipeline
+from testbed.host.pipeline import build_pipeline
 from testbed.switch.datapath import Datapath
 from testbed.switch.drops import Drop
 from testbed.switch.packet import Packet, Translation, Verdict
