@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from support.cli import TWO_HOSTS, Cli
+from support.engines import DOCKER_IS_LONG
 from support.labs import Lab
 
 pytestmark = pytest.mark.e2e
@@ -42,6 +43,7 @@ def test_an_address_of_another_tenant_is_out_of_reach(lab: Lab) -> None:
     assert done.returncode == 1
 
 
+@DOCKER_IS_LONG
 def test_check_fails_when_a_vm_is_out_of_reach(each_cli: Cli, running: Callable[..., Any]) -> None:
     with running(each_cli, TWO_HOSTS, may_drop=("port-refused",)) as lab:
         each_cli.output(lab.name, "blue2", "ip", "link", "set", "eth0", "down")

@@ -10,6 +10,7 @@ import pytest
 
 from support.capture import captured, port_of
 from support.cli import FOUR_HOSTS, SOURCE, TWO_HOSTS, Cli
+from support.engines import DOCKER_IS_LONG
 from support.labs import Lab
 from support.vmm_lab import opened, wait_equal
 from support.waiting import until
@@ -41,6 +42,7 @@ def told(lab: Lab, kind: str = "customer-address") -> list[tuple[str, str, str]]
     return [(each.get("reason", ""), each["ca"], each["mac"]) for each in fields]
 
 
+@DOCKER_IS_LONG
 def test_a_vm_that_changes_its_address_is_found_there_by_all(
     each_cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.cli import TWO_HOSTS, Cli
+from support.engines import DOCKER_IS_LONG
 from support.labs import Lab
 from support.vmm_lab import opened
 from support.waiting import until
@@ -32,6 +33,7 @@ def ping(lab: Lab, count: int = 100) -> tuple[int, int]:
     return int(received[1]), int(double[1]) if double else 0
 
 
+@DOCKER_IS_LONG
 def test_faults_come_and_go(each_cli: Cli, running: Callable[..., Any]) -> None:
     with running(each_cli, TWO_HOSTS, may_drop=ALLOWED) as lab:
 
@@ -108,6 +110,7 @@ def arrivals(client: int, server: int, count: int, port: int) -> list[int]:
         return [int.from_bytes(receiver.recv(100), "big") for _ in range(count)]
 
 
+@DOCKER_IS_LONG
 def test_frames_are_held_back(
     each_cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

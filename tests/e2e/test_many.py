@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from support.cli import FOUR_HOSTS, TWO_HOSTS, Cli
+from support.engines import DOCKER_IS_LONG
 from support.labs import Lab, tracebacks
 
 pytestmark = pytest.mark.e2e
 
 
+@DOCKER_IS_LONG
 def test_two_labs_of_one_file_at_the_same_time(each_cli: Cli) -> None:
     words = ("up", FOUR_HOSTS, "--engine", each_cli.engine)
     one, other = each_cli.start(*words), each_cli.start(*words)

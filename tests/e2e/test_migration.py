@@ -30,7 +30,7 @@ def test_a_vm_moves_with_its_connections(
             client = cli.start("exec", lab.name, "blue2", "--", "iperf3", "-c", "10.0.0.5", "-t", 4, "-i", 1)
             with cli.ended(client):
                 assert client.stdout
-                while b"0.00-1.00" not in (line := client.stdout.readline()):
+                while b" 0.00-1." not in (line := client.stdout.readline()):  # 1.01 if the machine is busy
                     assert line, client.communicate()
                 done = cli.json("migrate", lab.name, "blue1", "--to", "host4")
                 assert client.wait(30) == 0  # the stream lives on

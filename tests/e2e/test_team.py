@@ -40,7 +40,16 @@ def used(lab: Lab, port: int) -> set[str]:
     return {name for name in after if after[name] - before[name] > 1_000_000}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("engine", "mode"),
+    [
+        pytest.param(engine, mode, marks=pytest.mark.long if engine == "docker" and mode != "Lacp" else ())
+        for engine in ("namespaces", "docker")
+        for mode in MODES
+    ],
+    indirect=["engine"],
+    scope="session",
+)
 def test_a_team_carries_with_all_members_and_without_one(
     each_cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:

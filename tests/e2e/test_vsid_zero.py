@@ -11,11 +11,13 @@ import pytest
 from support import topologies
 from support.capture import LAST, captured, port_of
 from support.cli import Cli
+from support.engines import DOCKER_IS_LONG
 from support.topologies import blue, plain
 
 pytestmark = pytest.mark.e2e
 
 
+@DOCKER_IS_LONG
 def test_plain_vms_reach_each_other_and_the_tenant_stays_alone(
     each_cli: Cli, tmp_path: Path, running: Callable[..., Any]
 ) -> None:
