@@ -36,10 +36,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell from one process: with xdist that is the one that has the workers."""
+    """Tell from one process: with xdist that is the one that has the workers. All end with `testbed test`."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell in the background leaves it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     descriptor = config.getoption("--testbed-report")
+    if descriptor >= 0:
+        from testbed.namespaces import kill_with_parent
+
+        kill_with_parent()  # then all labs of the run are garbage
     if descriptor >= 0 and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Reporter(descriptor), _NAME)
 

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from testbed import suites
 from testbed.errors import BadInput, LabError, MachineLacks, TestbedError
-from testbed.lab import build, store
+from testbed.lab import build, garbage, store
 from testbed.suites import Suite
 from testbed.testing.results import Results
 
@@ -69,6 +69,7 @@ def run(order: Order, tell: Callable[[Event, Results], None]) -> Results:
     Raises TestbedError when a lab could not be built, LabError when pytest itself failed.
     """
     began = time.monotonic()
+    garbage.collect(unfinished_only=True)
     name = f"test-{secrets.token_hex(3)}"
     results = Results()
     failed: list[TestbedError] = []
