@@ -32,7 +32,7 @@ from testbed.processes import ProcessId
 from testbed.topology import plan as plans
 
 _RECORD, _PLAN = "lab.json", "plan.json"
-SCRATCH = ("conformance", "matrix", "repro")  # kinds of scratch folders
+SCRATCH = ("conformance", "matrix", "repro", "test")  # kinds of scratch folders
 
 
 class LabRecord(Struct, frozen=True):

@@ -20,9 +20,11 @@ def labs(cli: Cli, pattern: str) -> list[Path]:
     return [path.parent for path in cli.state.glob(f"{pattern}/plan.json")]
 
 
-def gone(cli: Cli, pattern: str, *words: object) -> bool:
+def gone(cli: Cli, pattern: str, *words: object, said: list[str] | None = None) -> bool:
     """Whether it is gone after a verb; processes of a dead run end one after the other."""
-    cli.ok(*words)
+    told = cli.ok(*words)
+    if said is not None:
+        said.append(told)
     return not list(cli.state.glob(pattern))
 
 
@@ -35,7 +37,9 @@ def test_gc_removes_what_killed_runs_left_and_nothing_else(cli: Cli, tmp_path: P
         assert cli.ok("gc") == NOTHING
         test.kill()
         test.wait(SECONDS)
-        until(lambda: gone(cli, "labs/*", "gc"), "labs of the test run are left", SECONDS)
+        said: list[str] = []
+        until(lambda: gone(cli, "labs/*", "gc", said=said), "labs of the test run are left", SECONDS)
+        assert "(its test run died)" in "".join(said), "it has not ended at once, but gone on"
         assert labs(cli, "matrix-*/*/labs/*"), "the matrix goes on"
         assert cli.ok("gc") == NOTHING
         matrix.kill()
