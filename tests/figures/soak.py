@@ -20,10 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from support import labs, machine, whole_machine
-from support.cli import Cli
+from support import labs, machine, whole_machine  # noqa: E402
+from support.cli import Cli  # noqa: E402
 
 SECONDS = 1200.0  # deadline of a run
 SETTLE_SECONDS = 20.0  # the kernel ends namespaces and programs in its own time
