@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import tempfile
@@ -68,3 +69,5 @@ def _ids(command: int) -> Iterator[str]:
     while _libc.syscall(number, command, ctypes.byref(attribute), ctypes.sizeof(attribute)) == 0:
         attribute[0] = attribute[1]
         yield str(attribute[0])
+    if (error := ctypes.get_errno()) != errno.ENOENT:  # that there is no more
+        raise OSError(error, f"bpf({command}): {os.strerror(error)}")
