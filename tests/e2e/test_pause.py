@@ -20,7 +20,7 @@ from support.waiting import until
 
 pytestmark = pytest.mark.e2e
 SECONDS = 60.0
-PAUSED = rb"mtu\.py::(\S+) failed\. Its lab (\S+) is as it was then"
+PAUSED = rb"mtu\.py::(\S+)\s+failed\.\s+Its\s+lab\s+(\S+)\s+is\s+as"  # a narrow terminal breaks lines
 
 
 class Terminal:
@@ -47,7 +47,7 @@ class Terminal:
         """Tests and labs of the first pauses, once there are so many."""
         until(
             lambda: self.read() and len(re.findall(PAUSED, self.shown)) >= count,
-            f"no {count} pauses",
+            f"not {count} pauses",
             SECONDS,
         )
         return [(test.decode(), lab.decode()) for test, lab in re.findall(PAUSED, self.shown)]
