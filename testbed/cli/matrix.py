@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -126,11 +124,13 @@ def _prepared(cells: Sequence[Cell], jobs: str, memory: int | None) -> Budget:
 
 
 def _run(name: str, cells: Sequence[Cell], budget: Budget, folder: Path | None, output: str) -> None:
+    from testbed.lab import garbage, store
     from testbed.matrix import report
     from testbed.matrix import run as runner
 
-    place = folder or Path(tempfile.mkdtemp(prefix="testbed-matrix-"))
-    place.mkdir(parents=True, exist_ok=True)
+    garbage.collect(unfinished_only=True)
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     results: list[CellResult] = []
     began = time.monotonic()
 
@@ -139,15 +139,14 @@ def _run(name: str, cells: Sequence[Cell], budget: Budget, folder: Path | None, 
         click.echo(f"{len(results)}/{len(cells)} {_line(result)}", err=True)
 
     try:
-        runner.run(cells, budget, place / report.CELLS, tell)
+        with store.scratch("matrix") as base:
+            runner.run(cells, budget, base, (folder or base) / report.CELLS, tell)
     finally:
         done = {result.cell.name for result in results}
         missing = [cell for cell in cells if cell.name not in done]
         seconds = time.monotonic() - began
         if folder:
             report.write(folder, name, results, missing, seconds)
-        else:
-            shutil.rmtree(place, ignore_errors=True)
     if output == "json":
         print_json(report.plain(name, results, missing, seconds))
     else:

@@ -70,6 +70,8 @@ def _show(found: Bundle, output: str) -> None:
     click.echo(f"{facts['test']}\n{_printable(facts['failure'])}\n")
     rows: list[list[Any]] = [[key, facts[key]] for key in ("topology", "engine", "testbed", "kernel")]
     rows.insert(1, ["settings", [f"{key}={value}" for key, value in manifest.settings.items()]])
+    rows += [["plant", manifest.plant]] if manifest.plant else []
+    rows += [["seed", f"{cable}: {seed}"] for cable, seed in manifest.seeds.items()]
     rows += [["not there", f"{key}: {why}"] for key, why in manifest.missing.items()]
     print_table(["", ""], rows)
     print_table(["file", "bytes"], [[key, size] for key, size in facts["files"].items()])
@@ -109,7 +111,8 @@ def _up(found: Bundle, source: Path, engine_name: str, name: str | None, output:
     if output == "json":
         print_json(facts)
         return
-    click.echo(f"{facts['name']} is up, as it was for {found.manifest.id}.")
+    fault = f", with the plant {found.manifest.plant}" if found.manifest.plant else ""
+    click.echo(f"{facts['name']} is up, as it was for {found.manifest.id}{fault}.")
     click.echo(f"When done: testbed down {facts['name']}")
 
 

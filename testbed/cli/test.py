@@ -170,8 +170,15 @@ def _tell(report: Any, event: dict[str, Any], results: Results) -> None:
         bad = len(results.of("failed", "flake"))
         report(f"{len(results.tests)} done, {bad} failed: {event['id']}")
     else:
-        click.echo(
-            f"{event['text']}\n{event['id']} failed; look at {event['lab']}, then press Enter", err=True
+        lab, node = event["lab"], event["node"]
+        report("waiting for Enter")
+        print(  # not click.echo: what shows progress sees this and keeps out of its way
+            f"{event['text']}\n"
+            f"{event['id']} failed. Its lab {lab} is as it was then:\n"
+            f"  testbed exec {lab} {node} -- sh\n"
+            f"  testbed inspect {lab}\n"
+            "Enter goes on with the next test, Ctrl-C ends the run; in the end the lab is taken down.",
+            file=sys.stderr,
         )
 
 

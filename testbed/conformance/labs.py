@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from testbed.conformance.scene import Scene
 from testbed.conformance.statements import DEFAULT, TEAMED, TOPOLOGY
 from testbed.engines.base import Engine
 from testbed.errors import TestbedError
-from testbed.lab import build, team
+from testbed.lab import build, store, team
 from testbed.lab.lab import Lab
 from testbed.topology import plan_from_file
 from testbed.topology.plan import HostPlan, Plan
@@ -44,7 +43,7 @@ class Labs:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Labs:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="testbed-")))
+        self._folder = self._stack.enter_context(store.scratch("conformance"))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,7 +70,12 @@ class Labs:
             plan = _primaries_first(plan)
         unique = f"conformance-{secrets.token_hex(4)}"
         lab = build.up(
-            plan, self._engine, unique, str(file), lambda step: self._progress(f"{plan.name}: {step}")
+            plan,
+            self._engine,
+            unique,
+            str(file),
+            lambda step: self._progress(f"{plan.name}: {step}"),
+            lasting=False,
         )
         self._stack.callback(_end, unique)
         self._stack.callback(lab.close)

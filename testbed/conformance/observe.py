@@ -7,13 +7,14 @@ same way has come through: ports, cables and adapters are first in, first out.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from testbed.conformance.outcome import Failed
 from testbed.namespaces import in_netns
@@ -25,6 +26,8 @@ _PACKET_OUTGOING = 4
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BYTES = 16 << 20
 _LARGEST = 1 << 17
+
+T = TypeVar("T")
 
 
 class Place(NamedTuple):
@@ -41,6 +44,35 @@ class Seen(NamedTuple):
     data: bytes
     outgoing: bool
     time: float  # seconds since the epoch
+
+
+def first(
+    seen: Callable[[], Sequence[T]],
+    fits: Callable[[T], bool],
+    sockets: Sequence[socket.socket],
+    again: Callable[[], object],
+    seconds: float,
+    pace: float = RESEND_SECONDS,
+) -> T | None:
+    """The first that fits of ``seen``, which grows at its end; None at the deadline.
+
+    It is looked at when there is something to read at ``sockets``, and every ``pace`` seconds. ``again`` is
+    called at once and then in intervals, until it is there.
+    """
+    deadline, resend, known = time.monotonic() + seconds, 0.0, 0
+    while True:
+        now = time.monotonic()
+        all_seen = seen()
+        for each in itertools.islice(all_seen, known, None):
+            if fits(each):
+                return each
+        known = len(all_seen)
+        if now > deadline:
+            return None
+        if now >= resend:
+            again()
+            resend = now + RESEND_SECONDS
+        select.select(sockets, [], [], max(0.0, min(now + pace, resend, deadline) - time.monotonic()))
 
 
 class Capture:
@@ -107,21 +139,10 @@ class Capture:
             found = wanted in seen.data if isinstance(wanted, bytes) else wanted(seen)
             return found and seen.outgoing is outgoing
 
-        deadline, known = time.monotonic() + seconds, 0
-        resend = 0.0
-        while True:
-            frames = self.frames(place)
-            for seen in frames[known:]:
-                if fits(seen):
-                    return seen.data
-            known = len(frames)
-            now = time.monotonic()
-            if now > deadline:
-                raise Failed(f"{place.label}: {what} was not seen within {seconds:g} s")
-            if now >= resend:
-                again()
-                resend = now + RESEND_SECONDS
-            select.select([self._sockets[place]], [], [], max(0.0, min(resend, deadline) - now))
+        found = first(lambda: self.frames(place), fits, [self._sockets[place]], again, seconds)
+        if found is None:
+            raise Failed(f"{place.label}: {what} was not seen within {seconds:g} s")
+        return found.data
 
     def save(self, place: Place, folder: Path, wanted: bytes | Callable[[Seen], bool]) -> Path:
         """The frames at ``place`` with a token in them, or that are wanted: a new file in ``folder``."""

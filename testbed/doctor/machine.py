@@ -166,8 +166,8 @@ def _state() -> str:
 
 
 def _leftovers() -> str:
-    from testbed.engines.select import by_name
     from testbed.lab import store
+    from testbed.lab.garbage import why_dead
 
     if not (store.state_path() / "labs").exists():
         return "none"
@@ -175,11 +175,7 @@ def _leftovers() -> str:
     left = []
     for record in records:
         with contextlib.suppress(LabError, MachineLacks):
-            if record.ready:
-                gone = not by_name(record.engine).alive(store.ref(record))
-            else:
-                gone = not record.owner.alive()
-            if gone:
+            if why_dead(record):
                 left.append(record.name)
     if left:
         raise LabError(f"of dead labs: {', '.join(left)}")

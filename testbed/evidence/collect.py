@@ -20,7 +20,7 @@ from testbed.errors import TestbedError
 from testbed.evidence import bundle
 from testbed.evidence.bundle import Manifest
 from testbed.evidence.ring import Recorder
-from testbed.lab import inspect, policy
+from testbed.lab import events, inspect, policy
 from testbed.lab.lab import Lab
 from testbed.topology import plan as plans
 from testbed.topology.load import render
@@ -30,7 +30,6 @@ LOG_BYTES = 256 << 10  # the last of each node's
 DOCTOR_SECONDS = 30.0
 _POLICY = ("lookup-records", "customer-routes", "provider-addresses", "provider-routes")
 _VMM = ("status", "networks", "subnets", "pools", "hosts", "lookup-records", "vms")
-_VMM_EVENTS = 1000
 _PART = 16  # bytes of a secret that must not be told; a token has 43 at random
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 
@@ -120,12 +119,11 @@ def gather(lab: Lab, test: Test, recorder: Recorder | None) -> tuple[Files, dict
     add(MACHINE, machine)
     add("inspect.json", lambda: _json(inspect.inspect(lab)))
     add("counters.json", lambda: _json(inspect.counters(lab, None)))
+    add("events.json", lambda: _events(lab))
     for host in lab.plan.hosts:
-        add(f"events/{host.name}.json", functools.partial(_events, lab, host.name))
         add(f"policy/{host.name}.json", functools.partial(_policy, lab, host.name))
     if lab.plan.vmm:
         add("policy/vmm.json", lambda: _json({name: lab.vmm().get(f"/{name}") for name in _VMM}))
-        add("events/vmm.json", lambda: _json(lab.vmm().get("/events", after=0, limit=_VMM_EVENTS)))
     for node in lab.node_names():
         add(f"logs/{node}.log", functools.partial(_log, lab, node))
     if recorder:
@@ -142,8 +140,10 @@ def _policy(lab: Lab, host: str) -> bytes:
     return _json({kind: policy.objects(lab, kind, host) for kind in _POLICY})
 
 
-def _events(lab: Lab, host: str) -> bytes:
-    return _json(lab.ask(host, "events"))
+def _events(lab: Lab) -> bytes:
+    """As of `testbed events -f json`; a host that does not answer is a notice in it."""
+    found, lost = events.history(lab, events.Wanted())
+    return _json({"events": found, "lost": lost})
 
 
 def _log(lab: Lab, node: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from testbed.engines.select import choose
 from testbed.errors import BadInput
 from testbed.evidence.bundle import Bundle
 from testbed.evidence.collect import TOPOLOGY
-from testbed.lab import build
+from testbed.lab import build, store
 from testbed.lab.lab import Lab
 from testbed.suites import Suite
 from testbed.testing import run
@@ -31,8 +30,8 @@ def topology_of(bundle: Bundle) -> Iterator[Path]:
     if TOPOLOGY not in bundle.files:
         why = bundle.manifest.missing.get(TOPOLOGY, "it is not there")
         raise BadInput(f"the bundle has no topology to build: {why}; look at its plan.json and captures")
-    with tempfile.TemporaryDirectory(prefix="testbed-repro-") as folder:
-        file = Path(folder) / TOPOLOGY
+    with store.scratch("repro") as folder:
+        file = folder / TOPOLOGY
         file.write_bytes(bundle.files[TOPOLOGY])
         yield file
 

@@ -36,12 +36,15 @@ def up(
     progress: Progress,
     finish: Callable[[Lab], None] = lambda _: None,
     plant: str = "",
+    *,
+    lasting: bool = True,
 ) -> Lab:
     """A new, ready lab. Rolled back completely on any error, Ctrl-C and SIGTERM, also those in ``finish``.
 
-    ``plant``: a fault that the switch of every host has (:mod:`testbed.plants`).
+    ``plant``: a fault that the switch of every host has (:mod:`testbed.plants`). ``lasting``: it outlives
+    this process; else others may remove it once this process is dead.
     """
-    record = store.reserve(plan.name, name, engine.name, topology, plant)
+    record = store.reserve(plan.name, name, engine.name, topology, plant, lasting=lasting)
     lab = Lab(record, plan, engine)
     try:
         phases = _build(lab, progress)

@@ -6,6 +6,7 @@
     <state>/labs/<name>/lab.json     LabRecord
     <state>/labs/<name>/plan.json    the Plan as it is running
     <state>/labs/<name>/nodes/<host>/control.sock
+    <state>/<kind>-<random>/         scratch of a run; locked for as long as its process lives
 
 Names are taken and folders removed under the lock. A folder is complete (its record written) by the
 time the lock is let go, so one without a record was left by a process that was killed.
@@ -19,7 +20,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -31,10 +32,14 @@ from testbed.processes import ProcessId
 from testbed.topology import plan as plans
 
 _RECORD, _PLAN = "lab.json", "plan.json"
+SCRATCH = ("conformance", "matrix", "repro", "test")  # kinds of scratch folders
 
 
 class LabRecord(Struct, frozen=True):
-    """A lab. owner: the process that builds it; ready: it was completed. phases: seconds of each."""
+    """A lab. owner: the process that builds it; ready: it was completed. phases: seconds of each.
+
+    lasting: it outlives its owner; else it is garbage once that is dead.
+    """
 
     id: str
     name: str
@@ -45,6 +50,7 @@ class LabRecord(Struct, frozen=True):
     ready: bool = False
     phases: dict[str, float] = {}
     plant: str = ""  # a fault in the switch of every host (testbed.plants), for tests of tests
+    lasting: bool = True
 
 
 def state_path() -> Path:
@@ -73,7 +79,9 @@ def locked() -> Iterator[Path]:
         yield folder / "labs"
 
 
-def reserve(base: str, name: str | None, engine: str, topology: str, plant: str = "") -> LabRecord:
+def reserve(
+    base: str, name: str | None, engine: str, topology: str, plant: str = "", *, lasting: bool = True
+) -> LabRecord:
     """Take a name and make the lab's folder: ``name``, or ``base``, ``base-2`` and so on.
 
     Raises BadInput when ``name`` is taken.
@@ -91,6 +99,7 @@ def reserve(base: str, name: str | None, engine: str, topology: str, plant: str 
             owner=ProcessId.own(),
             created=time.time(),
             plant=plant,
+            lasting=lasting,
         )
         (labs / chosen).mkdir()
         save(record)
@@ -134,11 +143,15 @@ def load(name: str) -> LabRecord:
 
 def load_all() -> list[LabRecord]:
     """The records of all labs, by age."""
-    records = []
-    for folder in (state_dir() / "labs").iterdir():
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
-            records.append(msgspec.json.decode((folder / _RECORD).read_bytes(), type=LabRecord))
+    records = filter(None, map(record_in, (state_dir() / "labs").iterdir()))
     return sorted(records, key=lambda record: record.created)
+
+
+def record_in(folder: Path) -> LabRecord | None:
+    """The record of the lab whose folder it is, of this state folder or another, if it has one."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return msgspec.json.decode((folder / _RECORD).read_bytes(), type=LabRecord)
+    return None
 
 
 def save_plan(name: str, plan: plans.Plan) -> None:
@@ -180,6 +193,49 @@ def remove_unrecorded() -> list[str]:
                 shutil.rmtree(folder, ignore_errors=True)
                 removed.append(folder.name)
     return removed
+
+
+@contextlib.contextmanager
+def scratch(kind: str) -> Iterator[Path]:
+    """A folder for the ``with`` block, removed at its end; ``kind`` is one of :data:`SCRATCH`.
+
+    Its lock ends with this process, however that ends, which is how others know that it is in use.
+    """
+    with locked() as labs:
+        folder = labs.parent / f"{kind}-{secrets.token_hex(3)}"  # short: sockets may lie below it
+        folder.mkdir(mode=0o700)
+        held = _hold(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def remove_abandoned(clear: Callable[[Path], object]) -> list[str]:
+    """Remove scratch folders whose processes are dead, after ``clear`` of each; their names."""
+    with locked() as labs:
+        found = [each for kind in SCRATCH for each in labs.parent.glob(f"{kind}-*")]
+        abandoned = [(each, held) for each in found if (held := _hold(each)) is not None]
+    for folder, held in abandoned:
+        try:
+            clear(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(held)
+    return [folder.name for folder, _ in abandoned]
+
+
+def _hold(folder: Path) -> int | None:
+    """A descriptor with the folder's lock; None while another process has that."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import select
 import shutil
 import signal
@@ -22,13 +21,14 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from testbed.lab import build, store
+from testbed.lab import build, garbage
+from testbed.lab.garbage import CLEAR_SECONDS
 from testbed.matrix.budget import Budget
 from testbed.matrix.cells import Cell
+from testbed.namespaces import kill_with_parent
 from testbed.testing.run import END_SECONDS
 
 Outcome = Literal["passed", "failed", "skipped", "error", "timeout"]
-CLEAN_SECONDS = 60.0
 _TOLD = 4000  # bytes of what a cell said, if it could not do its work
 
 
@@ -59,17 +59,18 @@ class _Running(Struct):
     @property
     def deadline(self) -> float:
         """When it gets the next signal."""
-        grace = (END_SECONDS + CLEAN_SECONDS) * (self.is_late + self.is_killed)
+        grace = (END_SECONDS + CLEAR_SECONDS) * (self.is_late + self.is_killed)
         return self.began + self.cell.seconds + grace
 
 
 def run(
-    cells: Sequence[Cell], budget: Budget, folder: Path, tell: Callable[[CellResult], None]
+    cells: Sequence[Cell], budget: Budget, base: Path, folder: Path, tell: Callable[[CellResult], None]
 ) -> list[CellResult]:
-    """The results, as cells end; ``tell`` is called for each. ``folder`` gets a folder of each cell."""
-    base = store.state_dir() / f"matrix-{secrets.token_hex(3)}"  # short: sockets lie below it
+    """The results, as cells end; ``tell`` is called for each.
+
+    ``base`` gets a state folder of each cell for as long as it runs, ``folder`` a folder with its results.
+    """
     waiting, running, results = list(cells), list[_Running](), list[CellResult]()
-    base.mkdir(mode=0o700)
     try:
         while waiting or running:
             while cell := budget.next(waiting, [each.cell for each in running]):
@@ -83,7 +84,6 @@ def run(
     finally:
         with build.undisturbed():
             _end_all(running)
-            shutil.rmtree(base, ignore_errors=True)
     return results
 
 
@@ -123,6 +123,7 @@ def _start(cell: Cell, state: Path, folder: Path) -> _Running:
             stdout=out,
             stderr=log,
             start_new_session=True,  # Ctrl-C reaches us alone; we end cells, and it once
+            preexec_fn=kill_with_parent,  # noqa: PLW1509 - there is one thread
         )
     return _Running(cell, process, os.pidfd_open(process.pid), state, time.monotonic())
 
@@ -157,26 +158,15 @@ def _press(each: _Running) -> None:
 def _reap(each: _Running) -> int:
     code = each.process.wait()
     os.close(each.pidfd)
-    if each.state.exists():
-        labs = each.state / "labs"
-        if labs.exists() and any(labs.iterdir()):  # it was killed
-            _down(each.state)
-        shutil.rmtree(each.state, ignore_errors=True)
+    garbage.clear(each.state)  # it may have been killed
+    shutil.rmtree(each.state, ignore_errors=True)
     return code
-
-
-def _down(state: Path) -> None:
-    env = {**os.environ, "TESTBED_STATE_DIR": str(state)}
-    for words in (["down", "--all"], ["gc"]):
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            command = [sys.executable, "-P", "-m", "testbed", *words]
-            subprocess.run(command, env=env, timeout=CLEAN_SECONDS, check=False, capture_output=True)
 
 
 def _end_all(running: list[_Running]) -> None:
     for each in running:
         each.process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + END_SECONDS + CLEAN_SECONDS
+    deadline = time.monotonic() + END_SECONDS + CLEAR_SECONDS
     for each in running:
         try:
             each.process.wait(max(0.1, deadline - time.monotonic()))

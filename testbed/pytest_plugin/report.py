@@ -5,7 +5,7 @@
     {"event": "collected", "total"}
     {"event": "test", "id", "outcome": passed|failed|skipped, "when", "seconds", "text", "flake", "exit",
      "bundle"}
-    {"event": "pause", "id", "lab", "text"}
+    {"event": "pause", "id", "lab", "node", "text"}     node: one of the lab's
 
 A test that failed is run once more, which only labels it: when it passes now, it is a flake, and has failed.
 """
@@ -15,11 +15,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import termios
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from _pytest.runner import runtestprotocol
+
+if TYPE_CHECKING:
+    from testbed.testing.lab import LiveLab
 
 FLAKE = "testbed_flake"
 BUNDLE = "testbed_bundle"  # of :mod:`testbed.pytest_plugin.evidence`
@@ -36,10 +40,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell from one process: with xdist that is the one that has the workers."""
+    """Tell from one process: with xdist that is the one that has the workers. All end with `testbed test`."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell in the background leaves it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     descriptor = config.getoption("--testbed-report")
+    if descriptor >= 0:
+        from testbed.namespaces import kill_with_parent
+
+        kill_with_parent()  # then all labs of the run are garbage
     if descriptor >= 0 and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Reporter(descriptor), _NAME)
 
@@ -118,13 +126,16 @@ class Reporter:
 
     def pytest_exception_interact(self, node: pytest.Item, report: pytest.TestReport) -> None:
         """A failure, before anything of the test is taken down."""
-        if not node.config.getoption("--testbed-pause") or report.when not in ("setup", "call"):
+        lab: LiveLab | None = getattr(node, "funcargs", {}).get("lab")
+        if lab is None or not node.config.getoption("--testbed-pause") or report.when == "teardown":
             return
         capture: Any = node.config.pluginmanager.getplugin("capturemanager")
-        lab = getattr(node, "funcargs", {}).get("lab")
         capture.suspend_global_capture(in_=True)
         try:
-            self._tell(event="pause", id=node.nodeid, lab=lab.name if lab else "", text=_text(report))
+            termios.tcflush(0, termios.TCIFLUSH)  # what was typed before is no answer
+            self._tell(
+                event="pause", id=node.nodeid, lab=lab.name, node=lab.lab.node_names()[0], text=_text(report)
+            )
             os.read(0, 1 << 12)
         finally:
             capture.resume_global_capture()

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from testbed.testing import vm as commands
 
 if TYPE_CHECKING:
-    from testbed.testing.lab import LiveLab
+    from testbed.lab.lab import Lab
     from testbed.topology.plan import HostPlan
 
 
 class Host:
     """A host, by its name."""
 
-    def __init__(self, lab: LiveLab, name: str) -> None:
+    def __init__(self, lab: Lab, name: str) -> None:
         self._lab = lab
         self.name = name
 
@@ -26,7 +26,7 @@ class Host:
     @property
     def plan(self) -> HostPlan:
         """What it was given."""
-        return self._lab.lab.plan.host(self.name)
+        return self._lab.plan.host(self.name)
 
     @property
     def cables(self) -> str:
@@ -41,12 +41,12 @@ class Host:
     @property
     def is_faulty(self) -> bool:
         """Whether one of its cables does anything to frames."""
-        cables = self._lab.lab.plan.fabric.cables
+        cables = self._lab.plan.fabric.cables
         return any(cable.is_faulty for cable in cables if cable.host == self.name)
 
     def ask(self, op: str, **fields: Any) -> dict[str, Any]:
         """A request to its control process (docs/architecture.md)."""
-        return self._lab.lab.ask(self.name, op, **fields)
+        return self._lab.ask(self.name, op, **fields)
 
     def run(self, *command: object, **options: Any) -> commands.Finished:
         """Run a command in the host; options as of :meth:`testbed.testing.vm.Vm.run`."""

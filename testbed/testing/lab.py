@@ -42,12 +42,12 @@ class LiveLab:
     @property
     def hosts(self) -> list[Host]:
         """All hosts."""
-        return [Host(self, host.name) for host in self.lab.plan.hosts]
+        return [Host(self.lab, host.name) for host in self.lab.plan.hosts]
 
     @property
     def vms(self) -> list[Vm]:
         """All adapters of all VMs."""
-        return [Vm(self, vm, vnic) for vm in self.lab.plan.vms for vnic in vm.vnics]
+        return [Vm(self.lab, vm, vnic) for vm in self.lab.plan.vms for vnic in vm.vnics]
 
     def vm(self, name: str) -> Vm:
         """The VM called so (its first adapter), or the adapter ("blue1:eth1"). Fails the test if none is."""

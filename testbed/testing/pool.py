@@ -140,7 +140,7 @@ class Pool:
         plan = plan_from_file(order.file, dict(order.variables), change=order.change or (lambda as_is: as_is))
         engine, _ = choose(order.engine, lambda _: None)
         name = f"{self._defaults.run or 'test'}-{secrets.token_hex(4)}"
-        lab = build.up(plan, engine, name, str(order.file), lambda _: None, plant=order.plant)
+        lab = build.up(plan, engine, name, str(order.file), lambda _: None, plant=order.plant, lasting=False)
         self._open.append(LiveLab(lab, exclusive=exclusive, variables=dict(order.variables)))
         return self._open[-1]
 

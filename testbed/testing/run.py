@@ -10,7 +10,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from msgspec import Struct
 
 from testbed import suites
 from testbed.errors import BadInput, LabError, MachineLacks, TestbedError
-from testbed.lab import build, store
+from testbed.lab import build, garbage, store
 from testbed.suites import Suite
 from testbed.testing.results import Results
 
@@ -69,13 +68,14 @@ def run(order: Order, tell: Callable[[Event, Results], None]) -> Results:
     Raises TestbedError when a lab could not be built, LabError when pytest itself failed.
     """
     began = time.monotonic()
+    garbage.collect(unfinished_only=True)
     name = f"test-{secrets.token_hex(3)}"
     results = Results()
     failed: list[TestbedError] = []
     reading, writing = os.pipe()
-    with tempfile.TemporaryFile("w+") as log, os.fdopen(reading) as events:
+    with store.scratch("test") as scratch, (scratch / "log").open("w+") as log, os.fdopen(reading) as events:
         try:
-            process = _start(order, name, writing, log)
+            process = _start(order, name, writing, log, scratch)
         finally:
             os.close(writing)
         with _ended(process, name):
@@ -97,11 +97,11 @@ def run(order: Order, tell: Callable[[Event, Results], None]) -> Results:
     return results
 
 
-def _start(order: Order, name: str, report: int, log: IO[str]) -> subprocess.Popen[bytes]:
+def _start(order: Order, name: str, report: int, log: IO[str], scratch: Path) -> subprocess.Popen[bytes]:
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # what else is installed must not change what a suite says
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "pytest", *_words(order, name, report)],
+        [sys.executable, "-P", "-m", "pytest", f"--basetemp={scratch}/pytest", *_words(order, name, report)],
         env=env,
         pass_fds=[report],
         stdout=log,

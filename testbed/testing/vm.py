@@ -20,9 +20,10 @@ from testbed.conformance.outcome import Failed
 from testbed.errors import LabError
 from testbed.lab.execute import KILL, environment
 from testbed.namespaces import in_netns
+from testbed.testing.watch import Watch
 
 if TYPE_CHECKING:
-    from testbed.testing.lab import LiveLab
+    from testbed.lab.lab import Lab
     from testbed.topology.plan import VmPlan, VnicPlan
 
 COMMAND_SECONDS = 30.0
@@ -36,7 +37,7 @@ Finished = subprocess.CompletedProcess[str]
 class Vm:
     """An adapter of a VM; where a VM has one, it stands for the VM. ``name``: "blue1", or "blue1:eth1"."""
 
-    def __init__(self, lab: LiveLab, plan: VmPlan, vnic: VnicPlan) -> None:
+    def __init__(self, lab: Lab, plan: VmPlan, vnic: VnicPlan) -> None:
         self._lab = lab
         self.node = plan.name
         self.name = plan.name if len(plan.vnics) == 1 else vnic.port
@@ -54,7 +55,7 @@ class Vm:
     @property
     def host(self) -> str:
         """The host on which it runs now."""
-        return self._lab.lab.plan.vm(self.node).host
+        return self._lab.plan.vm(self.node).host
 
     @property
     def point(self) -> str:
@@ -64,7 +65,7 @@ class Vm:
     @property
     def netns(self) -> int:
         """Descriptor of its network namespace; the lab's."""
-        return self._lab.lab.netns(self.node)
+        return self._lab.netns(self.node)
 
     # ---- addresses ------------------------------------------------------------------------
 
@@ -170,15 +171,15 @@ class Vm:
 
     def gateway_mac(self) -> str:
         """MAC of the default gateway of its virtual subnet. Skips the test in VSID 0."""
-        for network in self._lab.lab.plan.networks:
+        for network in self._lab.plan.networks:
             for subnet in network.subnets:
                 if subnet.vsid == self.vsid:
                     return subnet.gateway_mac
         pytest.skip(f"{self.name} is not virtualised: it has no gateway")
 
-    def dump(self, *patterns: str, **options: Any) -> Any:
-        """What passes at its adapter, as a capture (:class:`testbed.testing.watch.Watch`)."""
-        return self._lab.capture(self.point, *patterns, **options)
+    def dump(self, *patterns: str, **options: Any) -> Watch:
+        """What passes at its adapter, as a capture."""
+        return Watch(self._lab, (self.point, *patterns), **options)
 
 
 def token() -> bytes:
@@ -194,9 +195,9 @@ class Command(subprocess.Popen[str]):
         self.send_signal(KILL)
 
 
-def start(lab: LiveLab, node: str, *command: object, **options: Any) -> Command:
+def start(lab: Lab, node: str, *command: object, **options: Any) -> Command:
     """Start a command in a node; it ends with us."""
-    handle = lab.lab.node(node)
+    handle = lab.node(node)
     words = [sys.executable, "-I", "-c", _ENTER, _ROOT, str(handle.pidfd), *map(str, command)]
     streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
     streams |= {"stderr": subprocess.PIPE, "text": True, **options}
@@ -204,7 +205,7 @@ def start(lab: LiveLab, node: str, *command: object, **options: Any) -> Command:
 
 
 def run(
-    lab: LiveLab,
+    lab: Lab,
     node: str,
     *command: object,
     seconds: float = COMMAND_SECONDS,

@@ -7,14 +7,13 @@ absent once a later one has passed on the same way: all of them are first in, fi
 from __future__ import annotations
 
 import contextlib
-import select
-import time
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from testbed.capture import pcapng
 from testbed.capture.filters import criteria
+from testbed.conformance import observe
 from testbed.lab import capture
 from testbed.testing import nvgre
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from testbed.testing.nvgre import Nvgre
 
 SECONDS = 5.0
-AGAIN_SECONDS = 0.3
 _BATCH = 1 << 16
 _PACE = 0.05
 
@@ -125,20 +123,15 @@ class Watch:
 
         Raises AssertionError with ``what`` at the deadline.
         """
-        deadline, resend, known = time.monotonic() + seconds, 0.0, 0
-        while True:
-            self._read()
-            for frame in self._frames[known:]:
-                if _fits(frame, pattern, wanted, outgoing):
-                    return frame
-            known = len(self._frames)
-            now = time.monotonic()
-            if now > deadline:
-                raise AssertionError(f"{what} was not seen at {pattern} within {seconds:g} s")
-            if now >= resend:
-                again()
-                resend = now + AGAIN_SECONDS
-            select.select([each.socket for each in self._readers], [], [], min(_PACE, deadline - now))
+
+        def fits(frame: Frame) -> bool:
+            return _fits(frame, pattern, wanted, outgoing)
+
+        sockets = [each.socket for each in self._readers]
+        found = observe.first(self.frames, fits, sockets, again, seconds, _PACE)
+        if found is None:
+            raise AssertionError(f"{what} was not seen at {pattern} within {seconds:g} s")
+        return found
 
     def _read(self) -> None:
         for reader in self._readers:

@@ -162,17 +162,21 @@ def test_an_image_that_is_nowhere_is_one_clear_error(engine: DockerEngine, lab: 
     assert engine._containers(lab) == []
 
 
+def nowhere(*_: object) -> bool:
+    return False
+
+
 def test_leftovers_are_those_of_this_state_folder_without_a_lab(engine: DockerEngine, lab: LabRef) -> None:
     if os.fork() == 0:  # the owner: gone after it started a node
         DockerEngine().start(lab, [node(lab, "a")])
         os._exit(0)
     assert os.wait()[1] == 0
     state = lab.directory.parent
-    assert engine.leftovers({lab.id}, state) == []
-    assert engine.leftovers(set(), state / "other") == []
-    found = engine.leftovers(set(), lab.directory)
+    assert engine.leftovers(lambda found, folder: (found, folder) == (lab.id, lab.directory), state) == []
+    assert engine.leftovers(nowhere, state / "other") == []
+    found = engine.leftovers(nowhere, lab.directory)
     assert found == [container["Id"] for container in engine._containers(lab)]
     assert len(found) == 1
     engine.remove_leftovers(found)
     engine.remove_leftovers(found)  # somebody else was quicker
-    assert engine.leftovers(set(), lab.directory) == []
+    assert engine.leftovers(nowhere, lab.directory) == []

@@ -60,14 +60,18 @@ def test_all_that_there_is_to_know(each_cli: Cli, tmp_path: Path) -> None:
     assert (found.manifest.id, found.manifest.engine) == ("mtu::test_one_byte_more[ipv4]", each_cli.engine)
     kinds = {name.partition("/")[0] for name in found.files}
     assert {"topology.yaml", "plan.json", "machine.json", "inspect.json", "counters.json"} <= kinds
-    assert {"policy", "events", "logs", "captures", "failure.txt"} <= kinds
-    assert {"policy/host1.json", "policy/vmm.json", "events/vmm.json", "logs/host2.log"} <= {*found.files}
+    assert {"policy", "events.json", "logs", "captures", "failure.txt"} <= kinds
+    assert {"policy/host1.json", "policy/vmm.json", "logs/host2.log"} <= {*found.files}
+    events = json.loads(found.text("events.json"))["events"]
+    assert {each["source"] for each in events} == {"host1", "host2"}
+    assert events == sorted(events, key=lambda each: each["time"])
     assert "was told an MTU of 1500" in found.text("failure.txt")
     assert "{{" not in found.text("topology.yaml")
     checked_captures(found)
     told = each_cli.json("repro", file)
     assert told["test"] == found.manifest.id
     assert told["files"] == {name: len(data) for name, data in found.files.items()}
+    assert "headers-forgotten" in each_cli.ok("repro", file)
 
 
 def checked_captures(found: Bundle) -> None:

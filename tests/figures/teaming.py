@@ -36,6 +36,7 @@ from testbed.switch.datapath import BATCH  # noqa: E402
 from testbed.switch.uplink import Uplink  # noqa: E402
 from testbed.teaming.flowlets import Flowlets, balanced  # noqa: E402
 from testbed.teaming.hashing import flow_hash  # noqa: E402
+from testbed.testing.teams import Failure  # noqa: E402
 from testbed.topology import plan_from_file  # noqa: E402
 from testbed.wnv.forwarding import flow_id_of  # noqa: E402
 
@@ -232,8 +233,9 @@ def _burst(inside: Lab, port: int, *, count: int, size: int, pause: float) -> in
 
 def outage() -> None:
     """The longest gap in 1 ms UDP probes when a member fails, and the bandwidth after it is back."""
+    goals: dict[Failure, str] = {"carrier": "<= 50", "black-hole": "<= 1000"}
     with lab(rate=LINK) as inside:
-        for how, goal in (("carrier", "<= 50"), ("black-hole", "<= 1000")):
+        for how, goal in goals.items():
             found = []
             for turn in range(2 * REPEAT):
                 teams.wait_for(inside, "Active", seconds=30.0)

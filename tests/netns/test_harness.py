@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from support import labs, machine
+from support import labs, machine, whole_machine
 from support.cli import SOURCE, TWO_HOSTS, Cli
 from support.machine import Snapshot
 from testbed.namespaces import in_netns, new_netns
+from testbed.nic.bpf import loader
 
 pytestmark = pytest.mark.netns
 
@@ -104,6 +106,32 @@ def test_a_descriptor_of_a_namespace(before: Snapshot, tmp_path: Path) -> None:
         assert "held by a descriptor" in found
     finally:
         os.close(descriptor)
+
+
+def test_what_is_new_on_the_whole_machine(tmp_path: Path) -> None:
+    """Beside what others do meanwhile."""
+    before = whole_machine.snapshot()
+    names = {"a namespace": "", "an eBPF program": "", "a mount": "", "a file": ""}
+    with contextlib.ExitStack() as back:
+        descriptor = new_netns()
+        back.callback(os.close, descriptor)
+        names["a namespace"] = f"namespace: {os.readlink(f'/proc/self/fd/{descriptor}')} is left"
+        (program,) = loader.load("echo", "echo")
+        back.callback(os.close, program)
+        info = Path(f"/proc/self/fdinfo/{program}").read_text()
+        number = next(line.split()[1] for line in info.splitlines() if line.startswith("prog_id:"))
+        names["an eBPF program"] = f"eBPF program: {number} is left"
+        subprocess.run(["mount", "-t", "tmpfs", "x", str(tmp_path)], check=True)
+        back.callback(subprocess.run, ["umount", str(tmp_path)], check=True)
+        names["a mount"] = f"mount: {tmp_path} (tmpfs) is left"
+        file = Path("/dev/shm") / f"testbed-{os.getpid()}"
+        file.touch()
+        back.callback(file.unlink)
+        names["a file"] = f"in /dev/shm: {file.name} is left"
+        found = whole_machine.added(before, whole_machine.snapshot())
+        assert {kind: name in found for kind, name in names.items()} == dict.fromkeys(names, True)
+    gone = whole_machine.added(before, whole_machine.snapshot())
+    assert [kind for kind, name in names.items() if name in gone and kind != "an eBPF program"] == []
 
 
 def test_a_named_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,18 @@ def remove_containers(folder: Path) -> None:
             client.remove_container(name, force=True, v=True)
 
 
+def docker_objects() -> dict[str, set[str]]:
+    """All containers, networks and volumes of the Docker Engine, by kind; nothing where there is none."""
+    client = _docker()
+    if client is None:
+        return {}
+    return {
+        "container": {each["Names"][0] for each in client.containers(all=True)},
+        "docker network": {each["Name"] for each in client.networks()},
+        "docker volume": {each["Name"] for each in client.volumes()["Volumes"] or ()},
+    }
+
+
 def _labelled() -> list[dict[str, Any]]:
     client = _docker()
     if client is None:

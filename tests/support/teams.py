@@ -7,7 +7,7 @@ import time
 from testbed.lab.lab import Lab
 from testbed.perf.outage import Outage, probing
 from testbed.testing import streams
-from testbed.testing.teams import failing, members, sent_by, wait_for
+from testbed.testing.teams import Failure, failing, members, sent_by, wait_for
 
 __all__ = ["failing", "members", "outage", "rate", "sent_by", "wait_for"]
 
@@ -21,7 +21,7 @@ def rate(lab: Lab, sources: list[int], port: int, seconds: float) -> float:
     return streams.run(*ends, BLUE2, sources, port=port, seconds=seconds) * 8 / seconds
 
 
-def outage(lab: Lab, how: str, member: str, seconds: float = 1.2) -> Outage:
+def outage(lab: Lab, how: Failure, member: str, seconds: float = 1.2) -> Outage:
     """The longest time without an answer from blue2 to blue1's probes when a member of host1's fails."""
     with probing(lab.netns("blue1"), [lab.netns("blue2")], BLUE2) as meter:
         time.sleep(SETTLE)  # probes run

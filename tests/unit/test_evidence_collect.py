@@ -65,7 +65,8 @@ def test_what_is_run_again() -> None:
         pass
 
 
-def test_a_topology_is_a_file_for_the_block_only() -> None:
+def test_a_topology_is_a_file_for_the_block_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TESTBED_STATE_DIR", str(tmp_path))
     bundle = of()
     bundle.files[collect.TOPOLOGY] = b"name: x\n"
     with topology_of(bundle) as file:

@@ -119,15 +119,15 @@ class DockerEngine:
         with translated(f"read the log of {name}"):
             yield from self._client.logs(container, stdout=True, stderr=True, stream=True, follow=follow)
 
-    def leftovers(self, live_ids: set[str], state_dir: Path) -> list[str]:
-        """Ids of containers that belong to a lab under ``state_dir`` whose id is not among ``live_ids``."""
+    def leftovers(self, is_there: Callable[[str, Path], bool], state_dir: Path) -> list[str]:
+        """Ids of containers of labs under ``state_dir`` that are not there, by the lab's id and folder."""
         with translated("list containers"):
             found = self._client.containers(all=True, filters={"label": ["testbed.lab", "testbed.state"]})
         return [
             container["Id"]
             for container in found
-            if container["Labels"]["testbed.lab"] not in live_ids
-            and Path(container["Labels"]["testbed.state"]).is_relative_to(state_dir)
+            if (folder := Path(container["Labels"]["testbed.state"])).is_relative_to(state_dir)
+            and not is_there(container["Labels"]["testbed.lab"], folder)
         ]
 
     def remove_leftovers(self, ids: Sequence[str]) -> None:
