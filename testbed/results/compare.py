@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from testbed.errors import BadInput
 from testbed.results.model import OURS, Better, Metric, Run, Setting
-from testbed.results.statistics import Groups, change
+from testbed.results.statistics import Groups, chance_of_increase, change, corrected
 from testbed.results.turns import Turns, ratios, turns
 
 FEWEST = 5
@@ -24,6 +25,7 @@ class Row(Struct, frozen=True):
     """One metric of one class. base, new: medians, of ratios to ``baseline`` or, where it is "", of values.
 
     change, low, high: NEW / BASE - 1 in percent, with the bounds of its interval; None where there is none.
+    chance: p that it is worse by chance only, corrected for the number of rows; None where it is not judged.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Row(Struct, frozen=True):
     change: float | None
     low: float | None
     high: float | None
+    chance: float | None
     verdict: Verdict
 
 
@@ -92,7 +95,7 @@ def compare(
         found, unlike = _rows(sides[0][each], sides[1][each], settings, threshold, confidence)
         rows += found
         left_out += [f"{settings or each[0]}: {line}" for line in unlike]
-    return Comparison(*names, threshold, confidence, rows, left_out)
+    return Comparison(*names, threshold, confidence, _corrected(rows, confidence), left_out)
 
 
 def _by_class(runs: Iterable[Run]) -> dict[Class, list[Run]]:
@@ -178,6 +181,7 @@ class _Judged(Struct, frozen=True):
     new: Groups
     change: tuple[float, float, float] | None
     verdict: Verdict
+    chance: float | None = None
 
 
 def _row(kind: str, class_id: str, settings: str, metric: Metric, what: What, found: _Judged) -> Row:
@@ -199,6 +203,7 @@ def _row(kind: str, class_id: str, settings: str, metric: Metric, what: What, fo
         change=moved[0],
         low=moved[1],
         high=moved[2],
+        chance=found.chance,
         verdict=found.verdict,
     )
 
@@ -208,19 +213,35 @@ def _judge(metric: Metric, base: Groups, new: Groups, threshold: float, confiden
         return _Judged(base, new, None, "not judged" if metric.better == "neither" else "undecided")
     found = change(base, new, confidence)
     few = min(sum(len(group) for group in side) for side in (base, new)) < FEWEST
-    return _Judged(base, new, found, "too few" if few else _verdict(metric.better, found, threshold))
+    if few or metric.better == "neither":
+        return _Judged(base, new, found, "too few" if few else "not judged")
+    sides = (base, new) if metric.better == "lower" else (new, base)
+    return _Judged(base, new, found, _verdict(metric.better, found, threshold), chance_of_increase(*sides))
 
 
 def _verdict(better: Better, found: tuple[float, float, float], threshold: float) -> Verdict:
     """A regression is worse by more than the threshold, and its interval does not contain "no change"."""
     middle, low, high = found
-    if better == "neither":
-        return "not judged"
     if low <= 1 <= high:
         return "same"
     if (middle > 1) == (better == "higher"):
         return "better"
     return "regression" if abs(middle - 1) > threshold / 100 else "worse"
+
+
+def _corrected(rows: Sequence[Row], confidence: float) -> list[Row]:
+    """The rows with their chances corrected: what may be chance among so many is no regression."""
+    judged = [row.chance for row in rows if row.chance is not None]
+    chances = iter(corrected(judged))
+    level = (1 - confidence / 100) / 2  # a regression is on one side of the interval
+    found = []
+    for row in rows:
+        if row.chance is not None:
+            chance = next(chances)
+            verdict = "worse" if row.verdict == "regression" and chance > level else row.verdict
+            row = msgspec.structs.replace(row, chance=float(f"{chance:.3g}"), verdict=verdict)
+        found.append(row)
+    return found
 
 
 def _values(runs: Sequence[Run]) -> dict[What, list[list[float]]]:
@@ -276,7 +297,9 @@ def summary(found: Comparison) -> str:
     open_ones = sum(row.verdict in ("too few", "undecided") for row in found.rows)
     return (
         f"{told} beyond {found.threshold:g} % among {len(found.judged)} comparisons"
-        f" ({found.confidence:g} % bootstrap intervals)" + f"; {open_ones} not decided" * bool(open_ones)
+        f" ({found.confidence:g} % bootstrap intervals, corrected for their number)"
+        + f"; {open_ones} not decided"
+        * bool(open_ones)
     )
 
 
