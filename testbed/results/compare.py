@@ -108,7 +108,14 @@ def _by_class(runs: Iterable[Run]) -> dict[Class, list[Run]]:
 def _varying(runs: Sequence[Run]) -> list[str]:
     """The settings in which the compared classes differ from each other."""
     every = sorted({name for run in runs for name in run.fingerprint.settings})
-    return [name for name in every if len({repr(run.fingerprint.settings.get(name)) for run in runs}) > 1]
+    found = [name for name in every if _variety(runs, name) > 1]
+    told = _variety(runs, "nic") == _variety(runs, "nic", "offloads")  # a profile's name tells its offloads
+    return [name for name in found if name != "offloads" or not told]
+
+
+def _variety(runs: Sequence[Run], *names: str) -> int:
+    """How many values of these settings there are."""
+    return len({repr([run.fingerprint.settings.get(name) for name in names]) for run in runs})
 
 
 # ---- what is not alike ------------------------------------------------------------------------
@@ -155,16 +162,18 @@ def _rows(
     base: Sequence[Run], new: Sequence[Run], settings: str, threshold: float, confidence: float
 ) -> tuple[list[Row], list[str]]:
     """The rows of one class, and what only one side has measured or measured otherwise."""
-    sides = (_values(base), _values(new))
+    without = _without_ratio([*base, *new])
+    sides = (_values(base, without), _values(new, without))
     metrics = ({each.name: each for run in runs for each in run.metrics} for runs in (base, new))
     base_metrics, new_metrics = metrics
     rows, unlike = [], []
+    alone: dict[str, list[str]] = defaultdict(list)
     for what in sorted(sides[0].keys() | sides[1].keys()):
         name, path, baseline = what
         if not (what in sides[0] and what in sides[1]):
             side = "BASE" if what in sides[0] else "NEW"
             told = f"{path} / {baseline}" if baseline else path
-            unlike.append(f"{name} {told}: in {side} only")
+            alone[f"{told}: in {side} only"].append(name)
             continue
         metric, other = base_metrics[name], new_metrics[name]
         if (metric.unit, metric.better) != (other.unit, other.better):
@@ -173,7 +182,7 @@ def _rows(
         found = _judge(metric, sides[0][what], sides[1][what], threshold, confidence)
         first = base[0]
         rows.append(_row(first.kind, first.fingerprint.class_id(), settings, metric, what, found))
-    return rows, unlike
+    return rows, [*(f"{', '.join(names)} {told}" for told, names in alone.items()), *unlike]
 
 
 class _Judged(Struct, frozen=True):
@@ -244,7 +253,20 @@ def _corrected(rows: Sequence[Row], confidence: float) -> list[Row]:
     return found
 
 
-def _values(runs: Sequence[Run]) -> dict[What, list[list[float]]]:
+Without = set[tuple[str, str]]  # metric, baseline
+
+
+def _without_ratio(runs: Sequence[Run]) -> Without:
+    """Those whose baseline gives no ratio in one of the runs: then in none of them it is taken."""
+    return {
+        (metric, path)
+        for run in runs
+        for (metric, path), values in turns(run).items()
+        if path not in (OURS, "") and not ratios(values, values)
+    }
+
+
+def _values(runs: Sequence[Run], without: Without) -> dict[What, list[list[float]]]:
     """Values by metric, path and baseline, grouped by run."""
     found: dict[What, list[list[float]]] = defaultdict(list)
     for run in runs:
@@ -252,19 +274,20 @@ def _values(runs: Sequence[Run]) -> dict[What, list[list[float]]]:
         for (metric, path), ours in measured.items():
             if path not in (OURS, ""):
                 continue
-            for baseline, values in _against(metric, path, ours, measured).items():
+            for baseline, values in _against(metric, path, ours, measured, without).items():
                 found[metric, path, baseline].append(values)
     return dict(found)
 
 
 def _against(
-    metric: str, path: str, ours: Turns, measured: dict[tuple[str, str], Turns]
+    metric: str, path: str, ours: Turns, measured: dict[tuple[str, str], Turns], without: Without
 ) -> dict[str, list[float]]:
     """By baseline: the ratio of each turn in which both were measured. Without any: "" and the values."""
     found = {
         other: values
         for (name, other), theirs in measured.items()
-        if path == OURS and name == metric and other not in (OURS, "") and (values := ratios(ours, theirs))
+        if path == OURS and name == metric and other not in (OURS, "") and (name, other) not in without
+        if (values := ratios(ours, theirs))
     }
     return found or {"": [ours[turn] for turn in sorted(ours)]}
 

@@ -108,6 +108,36 @@ def test_what_is_neither_good_nor_bad_or_zero_is_not_judged() -> None:
     assert "1 not decided" in summary(found)
 
 
+def test_a_baseline_that_is_zero_once_is_left_out_on_both_sides() -> None:
+    """One run of BASE has it: the values are compared then, not a ratio here and values there."""
+    base, new = run(seed=3), [run(seed=4), run(seed=5)]
+    zero = tuple(
+        msgspec.structs.replace(each, value=0.0) if (each.path, each.repetition) == ("vxlan", 2) else each
+        for each in base.samples
+    )
+    found = compared([run(seed=6), msgspec.structs.replace(base, samples=zero)], new)
+    assert (row(found).baseline, row(found).base_values, row(found).new_values) == ("", 20, 20)
+    assert found.left_out == []
+
+
+def test_metrics_that_one_side_lacks_are_told_in_one_line() -> None:
+    base = run(seed=3)
+    more = [Sample(name, 1.0, "wnv", turn) for name in ("m0", "m1") for turn in range(5)]
+    richer = msgspec.structs.replace(
+        base, samples=(*base.samples, *more), metrics=(*base.metrics, *METRICS[:2])
+    )
+    assert compared(richer, run(seed=4)).left_out == ["bench: m0, m1 wnv: in BASE only"]
+
+
+def test_a_profile_tells_its_offloads() -> None:
+    marks = [mark({"nic": nic, "offloads": off}) for nic, off in (("r2", "lso"), ("modern", "lso,nvgre"))]
+    base, new = ([run(fingerprint=each, seed=seed) for each in marks] for seed in (3, 4))
+    assert {each.settings for each in compared(base, new).rows} == {"nic=r2", "nic=modern"}
+    third = mark({"nic": "r2", "offloads": "none"})
+    base, new = ([*side, run(fingerprint=third)] for side in (base, new))
+    assert "nic=r2 offloads=none" in {each.settings for each in compared(base, new).rows}
+
+
 def test_single_objects_and_moments_stay_out() -> None:
     base = run()
     more = [Sample("throughput", 1.0, "wnv", 0, "queue0"), Sample("throughput", 1.0, "wnv", 0, "", 2.5)]
