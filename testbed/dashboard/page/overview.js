@@ -105,7 +105,7 @@ const VERDICTS = { regression: "✗ regression", better: "✓ better", same: "no
 
 function verdictOf(row) {
   if (row.verdict !== "worse") return VERDICTS[row.verdict] || row.verdict;
-  return Math.abs(row.change) > DATA.threshold ? "worse, but likely chance among so many" : "worse, below the threshold";
+  return Math.abs(row.change) > DATA.threshold ? "worse, but may be chance among so many" : "worse, below the threshold";
 }
 
 function changes(rows) {
