@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from testbed.cli.output import format_option, print_json, print_table, progress
+from testbed.cli.results import start_keeper
 from testbed.errors import BadInput, LabError, MachineLacks, TestbedError
 
 if TYPE_CHECKING:
@@ -36,8 +37,22 @@ def variables(settings: tuple[str, ...]) -> dict[str, str]:
 @set_option
 @click.option("--name", help="Name of the lab. Default: the file's name; then NAME-2 and so on.")
 @click.option("--engine", "engine_name", default="auto", show_default=True, help="auto, docker, namespaces.")
+@click.option(
+    "--results",
+    "store",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Record in this results file how long it took.",
+)
 @format_option
-def up(file: Path, settings: tuple[str, ...], name: str | None, engine_name: str, output: str) -> None:
+def up(
+    file: Path,
+    settings: tuple[str, ...],
+    name: str | None,
+    engine_name: str,
+    store: Path | None,
+    output: str,
+) -> None:
     """Build a new lab from a topology file."""
     from testbed.engines.select import choose
     from testbed.lab import build, garbage
@@ -47,16 +62,20 @@ def up(file: Path, settings: tuple[str, ...], name: str | None, engine_name: str
     check_name(name)
     if os.geteuid() != 0:
         raise MachineLacks("network namespaces and NICs can be made by root only: use sudo")
+    record = start_keeper(store)
     garbage.collect(unfinished_only=True)
     with progress() as report:
         engine, why = choose(engine_name, report)
         if output == "table":
             click.echo(f"engine: {engine.name} ({why})", err=True)
         found: dict[str, Any] = {}
-        build.up(
-            plan, engine, name, str(file.absolute()), report, lambda lab: found.update(_finish(lab))
-        ).close()
-    _show_up(found, output)
+        topology = str(file.absolute())
+        lab = build.up(plan, engine, name, topology, report, lambda lab: found.update(_finish(lab)))
+    with lab:
+        try:
+            found.update(record(lab))
+        finally:  # the lab is up, whatever becomes of the record
+            _show_up(found, output)
 
 
 def check_name(name: str | None) -> None:
@@ -87,6 +106,8 @@ def _show_up(found: dict[str, Any], output: str) -> None:
     lab_name = found["name"]
     program = os.environ.get("TESTBED_PROGRAM", "testbed")  # how testbed.sh was called
     first = found["vms"][0]["name"] if found["vms"] else found["hosts"][0]["name"]
+    if "results" in found:
+        click.echo(f"recorded in {found['results']} as run {found['run']}")
     click.echo(f"{lab_name} is up in {found['phases']['total']:.2f} s. Try:")
     click.echo(f"  {program} check {lab_name}")
     click.echo(f"  {program} exec -it {lab_name} {first} -- bash")

@@ -67,6 +67,24 @@ def keeper(*, save: bool, label: str, store: Path | None) -> Callable[[Lab, Cell
     return record
 
 
+def start_keeper(store: Path | None) -> Callable[[Lab], dict[str, str]]:
+    """The same for a lab's start. Without a file, nothing is recorded."""
+    if store is None:
+        return lambda _lab: {}
+    from testbed.lab import recorded
+    from testbed.results.keep import keep
+    from testbed.results.store import require_writable
+
+    require_writable(store)
+
+    def record(lab: Lab) -> dict[str, str]:
+        run = recorded.start(lab)
+        keep(store, run)
+        return {"results": str(store), "run": run.id}
+
+    return record
+
+
 @click.group()
 def results() -> None:
     """Measurements that were kept: list, show, export, import, merge, compare."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -27,8 +27,9 @@ from testbed.dashboard.model import (
     Share,
     Status,
     Track,
+    Trend,
 )
-from testbed.dashboard.trends import Recent
+from testbed.dashboard.trends import Recent, trends
 from testbed.results import metrics
 from testbed.results.model import OURS, Fingerprint, Metric, Run, Sample
 from testbed.results.turns import ratios, turns
@@ -117,11 +118,6 @@ class Page:
             for of, all_series in enumerate(self._series)
             for series in all_series.values()
         ]
-        trends = [
-            trend
-            for of, recent in enumerate(self._recent)
-            if (trend := recent.trend(of, self.runs.commit[self._classes[of].last], THRESHOLD))
-        ]
         return Index(
             source=source,
             made=int(time.time()),
@@ -137,8 +133,18 @@ class Page:
             baselines=[*dict.fromkeys(each.baseline for each in latest if each.baseline)],
             latest=latest,
             goals=self._goals(goals),
-            trends=trends,
+            trends=self._trends(),
         )
+
+    def _trends(self) -> list[Trend]:
+        commits = {of: self.runs.commit[each.last] for of, each in enumerate(self._classes)}
+        found: list[Trend] = []
+        for environment in range(len(self.environments)):
+            mine = {
+                of: r for of, r in enumerate(self._recent) if self._classes[of].environment == environment
+            }
+            found += trends(mine, commits, THRESHOLD)
+        return found
 
     def _goals(self, goals: Sequence[Goal]) -> list[Checked]:
         """Of each goal the newest run that it concerns, in each environment."""
@@ -229,10 +235,14 @@ def _detail(detail: Detail, number: int, run: Run) -> None:
 
 
 def _shares(samples: Iterable[Sample]) -> list[Share]:
-    values: dict[str, list[float]] = defaultdict(list)
-    for each in samples:
-        values[each.object].append(each.value)
-    return [Share(name, spread.short(statistics.median(of))) for name, of in sorted(values.items())]
+    """In the order of their times, then of their names."""
+    ordered = sorted(samples, key=lambda each: (each.time, natural(each.object), each.repetition))
+    return [Share(each.object, spread.short(each.value), each.repetition) for each in ordered]
+
+
+def natural(name: str) -> list[tuple[str, int]]:
+    """What sorts "queue10" after "queue9"."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _tracks(samples: Iterable[Sample]) -> list[Track]:
@@ -241,7 +251,7 @@ def _tracks(samples: Iterable[Sample]) -> list[Track]:
         values[each.object, each.repetition][each.time] = each.value
     return [
         Track(name, turn, [*map(spread.short, sorted(of))], [spread.short(of[at]) for at in sorted(of)])
-        for (name, turn), of in sorted(values.items())
+        for (name, turn), of in sorted(values.items(), key=lambda each: (natural(each[0][0]), each[0][1]))
     ]
 
 

@@ -144,10 +144,11 @@ class Series(Struct):
 
 
 class Share(Struct, frozen=True):
-    """What one object (a queue) got in one run: its median."""
+    """What one object (a queue, a phase) got in one turn."""
 
     object: str
     value: float
+    turn: int
 
 
 class Track(Struct, frozen=True):

@@ -46,21 +46,17 @@ class Site:
         return b"window.DASHBOARD_DETAIL(" + to_json(name) + b", " + to_json(self.details[name]) + b");\n"
 
     def _compare_newest(self, results: Results) -> None:
-        """Compare the newest batch with the last one before it that has something alike."""
-        if not self.index.batches:
-            return
-        *others, newest = range(len(self.index.batches))
-        classes = self._classes(newest)
-        for other in reversed(others):
-            if classes & self._classes(other):
-                self.index.compared = self.compare(results, other, newest)
-                names = [self.index.batches[each].id for each in (other, newest)]
-                self.index.compared_batches = (names[0], names[1])
-                return
-
-    def _classes(self, batch: int) -> set[int]:
-        runs = self.index.runs
-        return {of for of, each in zip(runs.of, runs.batch, strict=True) if each == batch}
+        """Compare the newest batch that has something alike before it with the last such one."""
+        pair: tuple[int, int] | None = None
+        last: dict[int, int] = {}  # by class: the batch
+        for of, batch in sorted(zip(self.index.runs.of, self.index.runs.batch, strict=True), key=_batch):
+            other = last.get(of, batch)
+            if other != batch and (pair is None or pair < (batch, other)):
+                pair = (batch, other)
+            last[of] = batch
+        if pair:
+            self.index.compared = self.compare(results, pair[1], pair[0])
+            self.index.compared_batches = (self.index.batches[pair[1]].id, self.index.batches[pair[0]].id)
 
     def compare(self, results: Results, base: int, new: int) -> Comparison:
         """All metrics of two batches of the open file. Raises BadInput where they have nothing alike."""
@@ -73,6 +69,10 @@ class Site:
 
     def _members(self, batch: int) -> list[str]:
         return [name for name, each in zip(self._names, self.index.runs.batch, strict=True) if each == batch]
+
+
+def _batch(run: tuple[int, int]) -> int:
+    return run[1]
 
 
 def fixed() -> list[Path]:

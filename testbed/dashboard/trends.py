@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+
 import msgspec
 
 from testbed.dashboard.model import Trend
 from testbed.results import metrics
-from testbed.results.compare import compare
+from testbed.results.compare import Row, compare
 from testbed.results.model import Run
 
 HEADLINES = (
@@ -35,12 +38,36 @@ class Recent:
         samples = tuple(each for each in run.samples if each.metric in HEADLINES)
         self._newest = [*self._newest, msgspec.structs.replace(run, samples=samples)][-_NEWEST:]
 
-    def trend(self, of: int, commit: int, threshold: float) -> Trend | None:
-        """None where there is nothing before the newest commit."""
-        if not self._before:
-            return None
-        found = compare(self._before, self._newest, ("before", "newest"), threshold=threshold)
-        return Trend(of, commit, len(self._before), len(self._newest), found.rows)
+    @property
+    def comparable(self) -> bool:
+        """Whether there is anything before the newest commit."""
+        return bool(self._before)
+
+    def sides(self) -> tuple[list[Run], list[Run]]:
+        """The runs before the newest commit, and those of it."""
+        return self._before, self._newest
+
+
+def trends(recent: Mapping[int, Recent], commits: Mapping[int, int], threshold: float) -> list[Trend]:
+    """The trends of classes that all were measured in one environment; both mappings are by class.
+
+    They are compared at once, since a false alarm becomes likelier with each that is looked at.
+    """
+    sides = {of: each.sides() for of, each in recent.items() if each.comparable}
+    if not sides:
+        return []
+    before, newest = ([run for pair in sides.values() for run in pair[side]] for side in (0, 1))
+    rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in compare(before, newest, ("before", "newest"), threshold=threshold).rows:
+        rows[row.kind, row.class_id].append(row)
+    return [
+        Trend(of, commits[of], len(pair[0]), len(pair[1]), rows[_class(pair[1][0])])
+        for of, pair in sides.items()
+    ]
+
+
+def _class(run: Run) -> tuple[str, str]:
+    return run.kind, run.fingerprint.class_id()
 
 
 def code(run: Run) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 
 import msgspec
 
@@ -62,6 +63,14 @@ def start(lab: Lab, label: str = "") -> Run:
         metrics=(metrics.START_TOTAL, metrics.START_PHASE),
         samples=(
             Sample(metrics.START_TOTAL.name, total),
-            *(Sample(metrics.START_PHASE.name, value, object=name) for name, value in phases.items()),
+            *_phases(phases),
         ),
     )
+
+
+def _phases(seconds: dict[str, float]) -> Iterator[Sample]:
+    """A sample for each phase, in their order: its time is when it began, seconds after the start did."""
+    began = 0.0
+    for name, value in seconds.items():
+        yield Sample(metrics.START_PHASE.name, value, object=name, time=round(began, 4))
+        began += value

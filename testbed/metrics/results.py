@@ -10,7 +10,7 @@ from testbed.errors import TestbedError
 from testbed.metrics.families import Families
 from testbed.results.model import OURS, Metric, Run
 from testbed.results.store import reading
-from testbed.results.turns import Turns, turns
+from testbed.results.turns import Turns, median_ratio, turns
 
 
 class Results:
@@ -71,6 +71,6 @@ def _add_metric(
         families.add("gauge", "result_value", {**labels, "path": path}, statistics.median(values.values()))
     ours = by_path.pop(OURS, {})
     for path, values in by_path.items():
-        ratios = [ours[turn] / value for turn, value in values.items() if turn in ours and value]
-        if metric.better != "neither" and ratios:
-            families.add("gauge", "result_ratio", {**labels, "baseline": path}, statistics.median(ratios))
+        ratio = median_ratio(ours, values)
+        if metric.better != "neither" and ratio is not None:
+            families.add("gauge", "result_ratio", {**labels, "baseline": path}, ratio)

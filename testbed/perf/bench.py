@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from testbed.perf.latency import RoundTrips, percentile
 from testbed.perf.vxlan import VxlanLab
 from testbed.results import metrics
 from testbed.results.model import Metric, Sample
+from testbed.results.turns import Turns, median_ratio
 from testbed.topology.schema import Wire
 
 IDLE_SECONDS = 1.0  # in which the round trips of an idle path are taken
@@ -154,15 +154,14 @@ def tools(baselines: Sequence[Baseline]) -> dict[str, str]:
 def ratio(
     turns: Sequence[Turn], path: str, baseline: str, metric: Metric = metrics.THROUGHPUT
 ) -> float | None:
-    """Median over the turns of ``path``'s value by ``baseline``'s; None where one lacks it or is 0."""
-    found = []
-    for turn in turns:
-        values = {each.path: each.value(metric) for each in turn}
-        ours, theirs = values.get(path), values.get(baseline)
-        if ours is None or not theirs:
-            return None
-        found.append(ours / theirs)
-    return round(statistics.median(found), 3)
+    """Median over the turns of ``path``'s value by ``baseline``'s, by the rule of testbed.results.turns."""
+
+    def of(name: str) -> Turns:
+        values = {n: each.value(metric) for n, turn in enumerate(turns) for each in turn if each.path == name}
+        return {n: value for n, value in values.items() if value is not None}
+
+    found = median_ratio(of(path), of(baseline))
+    return None if found is None else round(found, 3)
 
 
 def order(paths: Sequence[BenchPath], turn: int) -> list[BenchPath]:

@@ -7,11 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from testbed.errors import BadInput
 from testbed.results.model import OURS, Better, Metric, Run, Setting
-from testbed.results.statistics import Groups, change
+from testbed.results.statistics import Groups, chance_of_increase, change, corrected
 from testbed.results.turns import Turns, ratios, turns
 
 FEWEST = 5
@@ -24,6 +25,7 @@ class Row(Struct, frozen=True):
     """One metric of one class. base, new: medians, of ratios to ``baseline`` or, where it is "", of values.
 
     change, low, high: NEW / BASE - 1 in percent, with the bounds of its interval; None where there is none.
+    chance: p that it is worse by chance only, corrected for the number of rows; None where it is not judged.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Row(Struct, frozen=True):
     change: float | None
     low: float | None
     high: float | None
+    chance: float | None
     verdict: Verdict
 
 
@@ -92,7 +95,7 @@ def compare(
         found, unlike = _rows(sides[0][each], sides[1][each], settings, threshold, confidence)
         rows += found
         left_out += [f"{settings or each[0]}: {line}" for line in unlike]
-    return Comparison(*names, threshold, confidence, rows, left_out)
+    return Comparison(*names, threshold, confidence, _corrected(rows, confidence), left_out)
 
 
 def _by_class(runs: Iterable[Run]) -> dict[Class, list[Run]]:
@@ -105,7 +108,14 @@ def _by_class(runs: Iterable[Run]) -> dict[Class, list[Run]]:
 def _varying(runs: Sequence[Run]) -> list[str]:
     """The settings in which the compared classes differ from each other."""
     every = sorted({name for run in runs for name in run.fingerprint.settings})
-    return [name for name in every if len({repr(run.fingerprint.settings.get(name)) for run in runs}) > 1]
+    found = [name for name in every if _variety(runs, name) > 1]
+    told = _variety(runs, "nic") == _variety(runs, "nic", "offloads")  # a profile's name tells its offloads
+    return [name for name in found if name != "offloads" or not told]
+
+
+def _variety(runs: Sequence[Run], *names: str) -> int:
+    """How many values of these settings there are."""
+    return len({repr([run.fingerprint.settings.get(name) for name in names]) for run in runs})
 
 
 # ---- what is not alike ------------------------------------------------------------------------
@@ -152,16 +162,18 @@ def _rows(
     base: Sequence[Run], new: Sequence[Run], settings: str, threshold: float, confidence: float
 ) -> tuple[list[Row], list[str]]:
     """The rows of one class, and what only one side has measured or measured otherwise."""
-    sides = (_values(base), _values(new))
+    without = _without_ratio([*base, *new])
+    sides = (_values(base, without), _values(new, without))
     metrics = ({each.name: each for run in runs for each in run.metrics} for runs in (base, new))
     base_metrics, new_metrics = metrics
     rows, unlike = [], []
+    alone: dict[str, list[str]] = defaultdict(list)
     for what in sorted(sides[0].keys() | sides[1].keys()):
         name, path, baseline = what
         if not (what in sides[0] and what in sides[1]):
             side = "BASE" if what in sides[0] else "NEW"
             told = f"{path} / {baseline}" if baseline else path
-            unlike.append(f"{name} {told}: in {side} only")
+            alone[f"{told}: in {side} only"].append(name)
             continue
         metric, other = base_metrics[name], new_metrics[name]
         if (metric.unit, metric.better) != (other.unit, other.better):
@@ -170,7 +182,7 @@ def _rows(
         found = _judge(metric, sides[0][what], sides[1][what], threshold, confidence)
         first = base[0]
         rows.append(_row(first.kind, first.fingerprint.class_id(), settings, metric, what, found))
-    return rows, unlike
+    return rows, [*(f"{', '.join(names)} {told}" for told, names in alone.items()), *unlike]
 
 
 class _Judged(Struct, frozen=True):
@@ -178,6 +190,7 @@ class _Judged(Struct, frozen=True):
     new: Groups
     change: tuple[float, float, float] | None
     verdict: Verdict
+    chance: float | None = None
 
 
 def _row(kind: str, class_id: str, settings: str, metric: Metric, what: What, found: _Judged) -> Row:
@@ -199,6 +212,7 @@ def _row(kind: str, class_id: str, settings: str, metric: Metric, what: What, fo
         change=moved[0],
         low=moved[1],
         high=moved[2],
+        chance=found.chance,
         verdict=found.verdict,
     )
 
@@ -208,14 +222,15 @@ def _judge(metric: Metric, base: Groups, new: Groups, threshold: float, confiden
         return _Judged(base, new, None, "not judged" if metric.better == "neither" else "undecided")
     found = change(base, new, confidence)
     few = min(sum(len(group) for group in side) for side in (base, new)) < FEWEST
-    return _Judged(base, new, found, "too few" if few else _verdict(metric.better, found, threshold))
+    if few or metric.better == "neither":
+        return _Judged(base, new, found, "too few" if few else "not judged")
+    sides = (base, new) if metric.better == "lower" else (new, base)
+    return _Judged(base, new, found, _verdict(metric.better, found, threshold), chance_of_increase(*sides))
 
 
 def _verdict(better: Better, found: tuple[float, float, float], threshold: float) -> Verdict:
     """A regression is worse by more than the threshold, and its interval does not contain "no change"."""
     middle, low, high = found
-    if better == "neither":
-        return "not judged"
     if low <= 1 <= high:
         return "same"
     if (middle > 1) == (better == "higher"):
@@ -223,7 +238,35 @@ def _verdict(better: Better, found: tuple[float, float, float], threshold: float
     return "regression" if abs(middle - 1) > threshold / 100 else "worse"
 
 
-def _values(runs: Sequence[Run]) -> dict[What, list[list[float]]]:
+def _corrected(rows: Sequence[Row], confidence: float) -> list[Row]:
+    """The rows with their chances corrected: what may be chance among so many is no regression."""
+    judged = [row.chance for row in rows if row.chance is not None]
+    chances = iter(corrected(judged))
+    level = (1 - confidence / 100) / 2  # a regression is on one side of the interval
+    found = []
+    for row in rows:
+        if row.chance is not None:
+            chance = next(chances)
+            verdict = "worse" if row.verdict == "regression" and chance > level else row.verdict
+            row = msgspec.structs.replace(row, chance=float(f"{chance:.3g}"), verdict=verdict)
+        found.append(row)
+    return found
+
+
+Without = set[tuple[str, str]]  # metric, baseline
+
+
+def _without_ratio(runs: Sequence[Run]) -> Without:
+    """Those whose baseline gives no ratio in one of the runs: then in none of them it is taken."""
+    return {
+        (metric, path)
+        for run in runs
+        for (metric, path), values in turns(run).items()
+        if path not in (OURS, "") and not ratios(values, values)
+    }
+
+
+def _values(runs: Sequence[Run], without: Without) -> dict[What, list[list[float]]]:
     """Values by metric, path and baseline, grouped by run."""
     found: dict[What, list[list[float]]] = defaultdict(list)
     for run in runs:
@@ -231,19 +274,20 @@ def _values(runs: Sequence[Run]) -> dict[What, list[list[float]]]:
         for (metric, path), ours in measured.items():
             if path not in (OURS, ""):
                 continue
-            for baseline, values in _against(metric, path, ours, measured).items():
+            for baseline, values in _against(metric, path, ours, measured, without).items():
                 found[metric, path, baseline].append(values)
     return dict(found)
 
 
 def _against(
-    metric: str, path: str, ours: Turns, measured: dict[tuple[str, str], Turns]
+    metric: str, path: str, ours: Turns, measured: dict[tuple[str, str], Turns], without: Without
 ) -> dict[str, list[float]]:
     """By baseline: the ratio of each turn in which both were measured. Without any: "" and the values."""
     found = {
         other: values
         for (name, other), theirs in measured.items()
-        if path == OURS and name == metric and other not in (OURS, "") and (values := ratios(ours, theirs))
+        if path == OURS and name == metric and other not in (OURS, "") and (name, other) not in without
+        if (values := ratios(ours, theirs))
     }
     return found or {"": [ours[turn] for turn in sorted(ours)]}
 
@@ -276,7 +320,9 @@ def summary(found: Comparison) -> str:
     open_ones = sum(row.verdict in ("too few", "undecided") for row in found.rows)
     return (
         f"{told} beyond {found.threshold:g} % among {len(found.judged)} comparisons"
-        f" ({found.confidence:g} % bootstrap intervals)" + f"; {open_ones} not decided" * bool(open_ones)
+        f" ({found.confidence:g} % bootstrap intervals, corrected for their number)"
+        + f"; {open_ones} not decided"
+        * bool(open_ones)
     )
 
 

@@ -142,8 +142,15 @@ def require(form: str) -> None:
 
 
 def export_to(runs: Sequence[Run], form: str, path: Path) -> None:
-    """The same into a file, which is replaced in one step. Raises BadInput, MachineLacks."""
+    """The same into a file, which is replaced in one step. Raises BadInput, MachineLacks.
+
+    What is there and no file, such as /dev/stdout or a pipe, is written into as it is: never replaced.
+    """
     require(form)
+    if path.exists() and not path.is_file():
+        _write_into(path, runs, form)
+        return
+    path = path.resolve()  # a link stays a link
     scratch = path.with_name(path.name + ".new")
     try:
         with scratch.open("wb") as file:
@@ -153,6 +160,14 @@ def export_to(runs: Sequence[Run], form: str, path: Path) -> None:
         raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def _write_into(path: Path, runs: Sequence[Run], form: str) -> None:
+    try:
+        with path.open("wb") as file:
+            export(runs, form, file)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _columns(runs: Sequence[Run]) -> list[str]:

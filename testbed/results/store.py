@@ -205,7 +205,8 @@ def require_writable(path: Path) -> None:
     """Raise what :func:`writing` would raise, and change nothing. For before something long is begun."""
     if path.exists():
         with _transaction(path, "BEGIN IMMEDIATE") as connection:
-            _version(path, connection)
+            if _version(path, connection):
+                require_intact(Results(path, connection))
     elif not path.parent.is_dir():
         raise BadInput(f"{path}: there is no folder {path.parent}")
     elif not os.access(path.parent, os.W_OK):
@@ -216,7 +217,8 @@ def require_intact(results: Results) -> None:
     """Raise BadInput where the file is damaged anywhere. Reads all of it."""
     found = [row[0] for row in results.connection.execute("PRAGMA quick_check(1)")]
     if found != ["ok"]:
-        raise BadInput(f"{results.path}: is damaged ({found[0]})")
+        told = " ".join(str(found[0]).split())
+        raise BadInput(f"{results.path}: is damaged ({told}): take another copy of it")
 
 
 @contextlib.contextmanager

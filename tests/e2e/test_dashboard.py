@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
 from support.browser import Browser, browser
+from support.cli import SOURCE, Cli
 from support.made_up_results import history, write
 from support.waiting import until
 
@@ -21,6 +22,10 @@ pytestmark = pytest.mark.e2e
 
 VIEWS = {"overview": 0, "history": 2, "offloads": 4, "queues": 2, "teams": 1, "starts": 2, "compare": 1}
 """Pictures by the plotting library in each view."""
+BARS = """
+return [...arguments[0].querySelectorAll('.mark-rect path')].map((bar) => bar.getBoundingClientRect().width)
+"""
+SHARES = "return [...arguments[0].querySelectorAll('tbody td:last-child')].map((cell) => cell.textContent)"
 MANY = 5000
 PHONE = (390, 844)
 
@@ -265,6 +270,43 @@ def test_results_without_runs_say_what_to_do(chromium: Browser, tmp_path: Path) 
     for view in VIEWS:
         show(chromium, tmp_path / "site" / "index.html", view)
         assert re.search(r"testbed bench NAME|record-start|docs/results.md", chromium.find("main").text), view
+
+
+@pytest.fixture
+def measured(leaves_nothing: None, tmp_path: Path) -> Path:
+    """The page of one real turn: eight streams between teams of two NICs with two queues each."""
+    cli = Cli(tmp_path / "state")
+    results = tmp_path / "results.db"
+    name = cli.up(SOURCE / "topologies" / "team.yaml", "--set", "processors=2", "--results", results)["name"]
+    try:
+        once = ("--seconds", 1, "--warm-up", 0, "--repeat", 1, "--no-latency")
+        again = cli.ok("results", "record-start", name, "--results", results)
+        assert "was there already" in again
+        cli.ok("bench", name, *once, "--streams", 8, "--results", results)
+    finally:
+        cli.ok("down", name)
+    run_testbed("dashboard", "--results", results, "--export", tmp_path / "site")
+    return tmp_path / "site" / "index.html"
+
+
+def test_what_was_really_measured_is_drawn(chromium: Browser, measured: Path) -> None:
+    show(chromium, measured, "queues")
+    assert "host2/nic" in chromium.find("main").text
+    for place in chromium.all("figure"):
+        bars = chromium.run(BARS, place)
+        shares = [float(each.removesuffix(" %")) for each in chromium.run(SHARES, place)]
+        assert sum(shares) == pytest.approx(100, abs=0.1)
+        assert [each / max(bars) for each in bars] == pytest.approx(
+            [each / max(shares) for each in shares], abs=0.02
+        )
+    show(chromium, measured, "teams")
+    assert "team SwitchIndependent/Dynamic" in chromium.find("figcaption").text
+    assert re.findall(r"host\d/nic\d", chromium.find(".drawing").text) == ["host1/nic1", "host1/nic2"]
+    lines = [each.get_attribute("d") for each in chromium.all(".drawing .mark-line path")]
+    assert len(lines) == 2
+    assert all(line and "L" in line for line in lines), lines
+    show(chromium, measured, "starts")
+    assert "nodes\nwiring\nhosts\nvms\nready" in chromium.all(".drawing")[1].text
 
 
 def test_thousands_of_runs_are_there_in_a_moment(chromium: Browser, tmp_path: Path) -> None:

@@ -81,6 +81,12 @@ def test_a_start_is_recorded_once(lab: tuple[Cli, str, Path]) -> None:
     assert values == cli.inspect(name)["phases"]
 
 
+def test_a_file_of_no_use_is_refused_before_a_lab_is_built(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "half.db").write_bytes(b"SQLite format 3\0 and no more")
+    assert "half.db" in cli.refused(2, "up", TWO_HOSTS, "--results", tmp_path / "half.db")
+    assert cli.names() == []
+
+
 def test_an_interrupted_bench_is_not_recorded(lab: tuple[Cli, str, Path], tmp_path: Path) -> None:
     cli, name, _ = lab
     path = tmp_path / "other.db"

@@ -154,6 +154,7 @@ def test_objects_of_the_newest_run_that_has_them() -> None:
     index, details = page_of(rich, plain)
     (detail,) = details.values()
     assert (detail.queues_run, len(detail.queues)) == (0, 8)
+    assert {each.turn for each in detail.queues} == {0}
     assert [(each.object, len(each.times)) for each in detail.members] == [
         ("host1/nic1", 40),
         ("host1/nic2", 40),
@@ -173,6 +174,26 @@ def test_phases_that_come_later_get_a_place_of_their_own() -> None:
     (detail,) = details.values()
     assert detail.phase_names == ["nodes", "links"]
     assert detail.phases == [(0, [2.0]), (1, [1.5, 1.5])]
+
+
+def test_phases_are_in_the_order_in_which_they_began() -> None:
+    began = {"nodes": 0.0, "wiring": 0.5, "hosts": 1.5}
+    samples = [Sample("start_phase", 0.5, object=name, time=at) for name, at in sorted(began.items())]
+    _, details = page_of(run(1, samples, {"engine": "docker"}, kind="start"))
+    (detail,) = details.values()
+    assert detail.phase_names == [*began]
+
+
+def test_queues_and_members_are_in_the_order_of_their_numbers() -> None:
+    names = [f"host1/nic1/queue{number}" for number in range(12)]
+    samples = [Sample("queue_packets", 1.0, "wnv", turn, name) for name in sorted(names) for turn in (0, 1)]
+    samples += [Sample("member_throughput", 1.0, "wnv", 0, f"host1/nic{number}", 0.5) for number in (10, 9)]
+    _, details = page_of(run(1, samples, MODERN))
+    (detail,) = details.values()
+    assert [(each.object, each.turn) for each in detail.queues] == [
+        (name, turn) for name in names for turn in (0, 1)
+    ]
+    assert [each.object for each in detail.members] == ["host1/nic9", "host1/nic10"]
 
 
 def test_kinds_with_one_fingerprint_have_files_of_their_own() -> None:

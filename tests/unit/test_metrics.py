@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
+from support import made_up_results as made_up
 from support.results import run
 from support.samples import counter, everything, reading, sample
 from testbed.cli.metrics import PORT
@@ -22,6 +26,8 @@ from testbed.metrics.exporter import Exporter
 from testbed.metrics.families import HELP, Families
 from testbed.metrics.labs import add_sample
 from testbed.metrics.results import Results, add_runs
+from testbed.results.metrics import RTT_LOAD_P50
+from testbed.results.model import Sample as Measurement
 from testbed.results.store import writing
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +61,15 @@ class Measured:
 
     def collect(self, families: Families) -> None:
         families.add("gauge", "results_up", {"file": "results.db"}, 1.0)
-        add_runs(families, [run(ratio=0.5, noise=0.0)])
+        started = made_up.run(1, made_up.start(random.Random(1)), {"engine": "docker"}, kind="start")
+        trips = tuple(
+            Measurement(RTT_LOAD_P50.name, 0.5, path, turn) for path in ("wnv", "vxlan") for turn in (0, 1)
+        )
+        bench = run(ratio=0.5, noise=0.0)
+        bench = msgspec.structs.replace(
+            bench, metrics=(*bench.metrics, RTT_LOAD_P50), samples=(*bench.samples, *trips)
+        )
+        add_runs(families, [bench, started])
 
     def close(self) -> None:
         pass
@@ -251,6 +265,41 @@ def test_the_dashboard_asks_for_metrics_that_there_are_by_labels_that_they_have(
         rated = re.findall(r"rate\((testbed_\w+)", query)
         assert all(name.endswith("_total") for name in rated), query
         assert {name for name in asked if name.endswith("_total")} <= {*rated}, query
+
+
+def test_prometheus_finds_something_for_every_panel(tmp_path: Path) -> None:
+    """Its own tool evaluates the queries over what the endpoint tells, five seconds apart."""
+    if not shutil.which("promtool"):
+        pytest.skip("prometheus is not installed")
+    series = [
+        {"series": each.name + "{" + ",".join(f"{k}={json.dumps(v)}" for k, v in each.labels.items()) + "}"}
+        for family in ALL.values()
+        for each in family.samples
+    ]
+    (lab,) = {each.labels["lab"] for each in ALL["testbed_lab_up"].samples}
+    asked = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+    meant = {"$__rate_interval": "30s", "$lab": lab, "$host": ".*"}
+    checks = []
+    for query in asked:
+        for name, value in meant.items():
+            query = query.replace(name, value)
+        one = [{"labels": "{}", "value": 1}]
+        checks.append({"expr": f"count({query}) > bool 0", "eval_time": "60s", "exp_samples": one})
+    group = {
+        "interval": "5s",
+        "input_series": [{**each, "values": "1+1x20"} for each in series],
+        "promql_expr_test": checks,
+    }
+    (tmp_path / "rules.yml").write_text("groups: []\n")
+    (tmp_path / "tests.yml").write_text(json.dumps({"rule_files": ["rules.yml"], "tests": [group]}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "tests.yml"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_legends_name_labels_that_are_left() -> None:

@@ -12,8 +12,8 @@ import pytest
 from support.results import mark, run
 from testbed.errors import BadInput
 from testbed.results.compare import COLUMNS, Comparison, Row, cells, compare, markdown, summary
-from testbed.results.model import Run, Sample, new_id
-from testbed.results.statistics import change, interval
+from testbed.results.model import Metric, Run, Sample, new_id
+from testbed.results.statistics import chance_of_increase, change, corrected, interval, student
 
 NAMES = ("before", "after")
 
@@ -108,6 +108,36 @@ def test_what_is_neither_good_nor_bad_or_zero_is_not_judged() -> None:
     assert "1 not decided" in summary(found)
 
 
+def test_a_baseline_that_is_zero_once_is_left_out_on_both_sides() -> None:
+    """One run of BASE has it: the values are compared then, not a ratio here and values there."""
+    base, new = run(seed=3), [run(seed=4), run(seed=5)]
+    zero = tuple(
+        msgspec.structs.replace(each, value=0.0) if (each.path, each.repetition) == ("vxlan", 2) else each
+        for each in base.samples
+    )
+    found = compared([run(seed=6), msgspec.structs.replace(base, samples=zero)], new)
+    assert (row(found).baseline, row(found).base_values, row(found).new_values) == ("", 20, 20)
+    assert found.left_out == []
+
+
+def test_metrics_that_one_side_lacks_are_told_in_one_line() -> None:
+    base = run(seed=3)
+    more = [Sample(name, 1.0, "wnv", turn) for name in ("m0", "m1") for turn in range(5)]
+    richer = msgspec.structs.replace(
+        base, samples=(*base.samples, *more), metrics=(*base.metrics, *METRICS[:2])
+    )
+    assert compared(richer, run(seed=4)).left_out == ["bench: m0, m1 wnv: in BASE only"]
+
+
+def test_a_profile_tells_its_offloads() -> None:
+    marks = [mark({"nic": nic, "offloads": off}) for nic, off in (("r2", "lso"), ("modern", "lso,nvgre"))]
+    base, new = ([run(fingerprint=each, seed=seed) for each in marks] for seed in (3, 4))
+    assert {each.settings for each in compared(base, new).rows} == {"nic=r2", "nic=modern"}
+    third = mark({"nic": "r2", "offloads": "none"})
+    base, new = ([*side, run(fingerprint=third)] for side in (base, new))
+    assert "nic=r2 offloads=none" in {each.settings for each in compared(base, new).rows}
+
+
 def test_single_objects_and_moments_stay_out() -> None:
     base = run()
     more = [Sample("throughput", 1.0, "wnv", 0, "queue0"), Sample("throughput", 1.0, "wnv", 0, "", 2.5)]
@@ -176,6 +206,83 @@ def test_false_alarms_are_rare_and_real_losses_found() -> None:
         losses += row(compared(base, slow)).verdict == "regression"
     assert alarms <= 2
     assert losses >= 57
+
+
+METRICS = tuple(Metric(f"m{number}", "ms", "lower", "made up") for number in range(100))
+LEVEL = 0.025  # of a regression, at a confidence of 95 %
+
+
+def noisy(seed: int, slower: float = 1.0) -> Run:
+    """A hundred metrics in five turns, with a noise of 5 %; the first is ``slower``."""
+    chooser = random.Random(seed)
+    samples = [
+        Sample(
+            metric.name,
+            chooser.lognormvariate(0, 0.05) * (slower if metric is METRICS[0] else 1),
+            "wnv",
+            turn,
+        )
+        for metric in METRICS
+        for turn in range(5)
+    ]
+    return msgspec.structs.replace(run(), id=new_id(), metrics=METRICS, samples=tuple(samples))
+
+
+def test_chance_among_a_hundred_metrics_is_no_regression() -> None:
+    found = compared(noisy(1), noisy(2))
+    by_itself = [
+        each for each in found.rows if each.low is not None and each.low > 0 and (each.change or 0) > 5
+    ]
+    assert len(by_itself) >= 2  # so many would have been called regressions
+    assert {each.verdict for each in by_itself} == {"worse"}
+    assert found.regressions == []
+
+
+def test_a_real_loss_among_a_hundred_metrics_is_found() -> None:
+    (only,) = compared(noisy(1), noisy(2, slower=1.5)).regressions
+    assert only.metric == "m0"
+    assert only.chance is not None
+    assert only.chance < LEVEL
+
+
+@pytest.mark.parametrize(("runs", "turns", "most"), [(1, 5, 10), (1, 10, 10), (5, 5, 10)])
+def test_families_without_a_change_seldom_have_an_alarm(runs: int, turns: int, most: int) -> None:
+    """Of 100 families of 100, where each by itself would have alarms in nearly all."""
+    chooser = random.Random(7)
+
+    def side() -> list[list[float]]:
+        shifts = [chooser.lognormvariate(0, 0.03) if runs > 1 else 1.0 for _ in range(runs)]
+        return [[shift * chooser.lognormvariate(0, 0.05) for _ in range(turns)] for shift in shifts]
+
+    families = [[chance_of_increase(side(), side()) for _ in range(100)] for _ in range(100)]
+    assert sum(min(family) <= LEVEL for family in families) > 80
+    assert sum(min(corrected(family)) <= LEVEL for family in families) <= most
+
+
+def test_correction_is_that_of_benjamini_and_hochberg() -> None:
+    """The example of their paper, table 1: at 5 % its first four are found, Bonferroni's three."""
+    told = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459]
+    told += [0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
+    assert [at for at, chance in enumerate(corrected(told)) if chance <= 0.05] == [0, 1, 2, 3]
+    mixed = random.Random(1).sample(range(len(told)), len(told))
+    assert corrected([told[at] for at in mixed]) == [corrected(told)[at] for at in mixed]
+    assert corrected([]) == []
+
+
+QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 8: 2.306, 9: 2.262, 18: 2.101}
+"""Of Student's t, by degrees of freedom: what it exceeds in 2.5 % of all cases (any table has them)."""
+
+
+@pytest.mark.parametrize("freedom", QUANTILES)
+def test_student(freedom: int) -> None:
+    assert student(QUANTILES[freedom], freedom) == pytest.approx(0.025, rel=0.001)
+    assert student(-QUANTILES[freedom], freedom) == pytest.approx(0.975, rel=0.001)
+    assert student(0, freedom) == 0.5
+
+
+def test_values_without_any_noise_are_as_sure_as_can_be() -> None:
+    same, more = [[1.0] * 5], [[2.0] * 5]
+    assert [chance_of_increase(*sides) for sides in ((same, more), (more, same), (same, same))] == [0, 1, 0.5]
 
 
 def test_differences_between_runs_widen_the_interval() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from testbed.errors import BadInput, MachineLacks
 from testbed.results import exchange
 from testbed.results.exchange import export, export_to, read_lines, read_results, take
 from testbed.results.model import SCHEMA, Run
-from testbed.results.store import reading, writing
+from testbed.results.store import reading, require_writable, writing
 
 
 def write_results(path: Path, *runs: Run) -> Path:
@@ -76,9 +78,31 @@ def test_damaged_in_the_middle(tmp_path: Path) -> None:
     whole = bytearray(bad.read_bytes())
     whole[-4096:] = b"\xa5" * 4096
     bad.write_bytes(whole)
-    with pytest.raises(BadInput, match=r"b: is damaged"):
+    with pytest.raises(BadInput, match=r"b: is damaged .*take another copy"):
         take(tmp_path / "all.db", [good, bad], read_results)
     assert not (tmp_path / "all.db").exists()
+    with pytest.raises(BadInput, match=r"b: is damaged"):  # before hours are measured for it
+        require_writable(bad)
+
+
+def test_what_is_no_file_is_written_into_and_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        export_to([run()], "jsonl", pipe)
+        assert os.read(reader, 1 << 20).startswith(b'{"schema":1,')
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [*tmp_path.iterdir()] == [pipe]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("file")
+    export_to([run()], "jsonl", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_bytes().startswith(b'{"schema":1,')
 
 
 def test_lines_come_back_as_they_were(tmp_path: Path) -> None:

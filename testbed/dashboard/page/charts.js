@@ -130,8 +130,9 @@ function historySpec(rows, names, colours, axis, yTitle, goal, commits) {
   const x = axis === "time"
     ? { field: "at", type: "temporal", title: null }
     : { field: "n", type: "quantitative", title: "commit of the run", scale: { nice: false },
-      axis: { tickMinStep: 1, tickCount: 10, grid: false, labelAngle: -40, labelExpr: `${JSON.stringify(commits)}[datum.value] || ''` } };
-  const y = { field: "middle", type: "quantitative", title: yTitle, scale: { zero: false } };
+      axis: { tickMinStep: 1, tickCount: 10, ...(commits.length < 11 ? { values: [...commits.keys()] } : {}), grid: false, labelAngle: -40, labelExpr: `${JSON.stringify(commits)}[datum.value] || ''` } };
+  const flat = new Set(rows.flatMap((row) => [row.low, row.high])).size < 2; // no range of values that an axis could show
+  const y = { field: "middle", type: "quantitative", title: yTitle, scale: { zero: flat } };
   const paint = { field: "name", type: "nominal", title: null, scale: { domain: names, range: colours },
     legend: names.length > 1 ? {} : null };
   const rule = goal ? [
@@ -145,6 +146,7 @@ function historySpec(rows, names, colours, axis, yTitle, goal, commits) {
     layer: [
       { mark: { type: "area", opacity: 0.18, aria: false }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color: paint } },
       { mark: { type: "line", strokeWidth: 1.5, aria: false }, encoding: { x, y, color: paint } },
+      ...(commits.length < 2 ? [{ mark: { type: "rule", strokeWidth: 2, opacity: 0.5, aria: false }, encoding: { x, y: { ...y, field: "low" }, y2: { field: "high" }, color: paint } }] : []),
       ...rule,
       { params: [{ name: "near", select: { type: "point", nearest: true, on: "pointerover", clear: "pointerout" } }],
         mark: { type: "point", filled: true },

@@ -7,9 +7,10 @@ async function compareView() {
   const head = [element("h1", {}, "Compare"), element("p", { class: "lead" }, "Two batches (the runs of one plan, or a single run), like with like: ratios to the baselines of the same run where there are any.")];
   const batches = DATA.batches.slice(-MOST_BATCHES);
   if (batches.length < 2) return [...head, empty("There are no two batches to compare", "Measure again: ", code("testbed bench NAME --save"), ".")];
-  const given = DATA.compared_batches || [null, null];
-  const fresh = batches.find((each) => each.id === state.new) || batches.find((each) => each.id === given[1]) || batches.at(-1);
-  const base = batches.find((each) => each.id === state.base) || batches.find((each) => each.id === given[0]) || before(fresh, batches);
+  const partner = partners(batches);
+  const fresh = batches.find((each) => each.id === state.new) || batches.findLast(partner);
+  const base = batches.find((each) => each.id === state.base) || (fresh && (partner(fresh) || batches.find((each) => each !== fresh)));
+  if (!fresh) return [...head, empty("No two batches are alike", "Each is of another machine, topology or other settings. Measure the same again: ", code("testbed bench NAME --save"), ".")];
   const options = [...batches].reverse().map((each) => [each.id, batchName(each)]);
   const filters = [
     choice("base", options, base.id, (value) => go({ base: value, new: fresh.id })),
@@ -21,12 +22,11 @@ async function compareView() {
 
 const batchName = (each) => `${commitName(each.commit)}  ${clock(each.at)}  ${each.label || each.kind}  (${plural(each.runs, "run")})`;
 
-/** The newest batch before this one with a class in common; else the one before. */
-function before(fresh, batches) {
-  const of = (batch) => new Set(DATA.runs.of.filter((_, at) => DATA.batches[DATA.runs.batch[at]] === batch));
-  const mine = of(fresh);
-  const older = batches.slice(0, batches.indexOf(fresh)).reverse();
-  return older.find((each) => [...of(each)].some((one) => mine.has(one))) || older[0] || batches.find((each) => each !== fresh);
+/** What tells of a batch the last one before it that has a class in common. */
+function partners(batches) {
+  const classes = new Map(DATA.batches.map((batch) => [batch, new Set()]));
+  DATA.runs.of.forEach((of, at) => classes.get(DATA.batches[DATA.runs.batch[at]]).add(of));
+  return (fresh) => batches.slice(0, batches.indexOf(fresh)).findLast((each) => [...classes.get(each)].some((one) => classes.get(fresh).has(one)));
 }
 
 async function comparisonOf(base, fresh) {
@@ -72,7 +72,7 @@ function shownComparison(found, base, fresh) {
   const worse = all.filter((row) => row.verdict === "regression").length;
   const told = found.plain
     ? element("p", { class: "note" }, "Medians only: this page was exported with the intervals of the newest two. For those of this pair: ", code(`testbed results compare batch=${base.id.slice(0, 8)} batch=${fresh.id.slice(0, 8)}`), ", or the served page.")
-    : element("p", {}, element("strong", { class: worse ? "regression" : "better" }, worse ? `✗ ${plural(worse, "regression")}` : "✓ No regression"), ` beyond ${found.threshold} % in ${plural(all.length, "comparison")}`);
+    : element("p", {}, element("strong", { class: worse ? "regression" : "better" }, worse ? `✗ ${plural(worse, "regression")}` : "✓ No regression"), ` beyond ${found.threshold} % in ${plural(all.length, "comparison")}, corrected for their number`);
   const box = element("input", { type: "checkbox", checked: onlyChanged, onchange: () => go({ changes: box.checked ? "1" : "" }) });
   return [
     element("div", { class: "filters", role: "group", "aria-label": "Rows" }, choice("metric", [["", "all metrics"], ...metrics.map((name) => [name, word(name)])], metric, (value) => go({ metric: value })),
@@ -84,21 +84,28 @@ function shownComparison(found, base, fresh) {
   ];
 }
 
+const FAR = 200; // percent from which on an axis with equal steps would leave no room for the others
+const FAR_TICKS = [-90, -50, -20, 0, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
+
 /** Changes with their intervals, one below the other. */
 function forest(rows, threshold) {
   const values = rows.map((row, at) => ({ ...row, at, name: `${word(row.metric)}${row.baseline ? ` / ${row.baseline}` : ""}: ${row.settings}`, text: percent(row.change), spread: `${percent(row.low)} to ${percent(row.high)}` }));
-  const names = ["regression", "worse", "same", "better", "not judged"];
+  const paints = { regression: "bad", worse: "close", same: "soft", better: "good", "not judged": "c6" };
+  const names = Object.keys(paints).filter((name) => rows.some((row) => row.verdict === name));
+  const widest = Math.max(...rows.flatMap((row) => [row.high, -row.low]));
+  const x = widest > FAR ? { scale: { type: "symlog", constant: 20 }, axis: { values: FAR_TICKS.filter((each) => Math.abs(each) <= widest), grid: true } }
+    : { axis: { tickCount: innerWidth < 700 ? 4 : 9 } };
   return figure({
     title: "Change from base to new (%)", note: `with its ${SPREAD}; dashed: the threshold of ±${threshold} %`, file: "comparison", height: 22 * rows.length + 30,
     columns: [["measured"], ["change", true], [SPREAD, true], ["verdict"]], rows: values.map((row) => [row.name, row.text, row.spread, row.verdict]),
     spec: () => ({
       data: { values },
       encoding: { y: { field: "at", type: "ordinal", title: null, axis: { labelExpr: `${JSON.stringify(values.map((row) => row.name))}[datum.value]`, labelLimit: innerWidth < 700 ? 130 : 470, domain: false, ticks: false } },
-        color: { field: "verdict", type: "nominal", title: null, scale: { domain: names, range: [colour("bad"), colour("close"), colour("soft"), colour("good"), colour("c6")] } } },
+        color: { field: "verdict", type: "nominal", title: null, scale: { domain: names, range: names.map((name) => colour(paints[name])) } } },
       layer: [
         { data: { values: [{ edge: -threshold }, { edge: threshold }] }, mark: { type: "rule", strokeDash: [4, 4], opacity: 0.6, aria: false }, encoding: { x: { field: "edge", type: "quantitative" }, y: null, color: null } },
         { data: { values: [{ edge: 0 }] }, mark: { type: "rule", aria: false }, encoding: { x: { field: "edge", type: "quantitative" }, y: null, color: null } },
-        { mark: { type: "rule", strokeWidth: 3, aria: false }, encoding: { x: { field: "low", type: "quantitative", title: "%", axis: { tickCount: innerWidth < 700 ? 4 : 9 } }, x2: { field: "high" } } },
+        { mark: { type: "rule", strokeWidth: 3, aria: false }, encoding: { x: { field: "low", type: "quantitative", title: "%", ...x }, x2: { field: "high" } } },
         { mark: { type: "point", filled: true, size: 70 }, encoding: { x: { field: "change", type: "quantitative" },
           tooltip: [{ field: "name", title: "measured" }, { field: "text", title: "change" }, { field: "spread", title: SPREAD }, { field: "verdict" }] } },
       ],

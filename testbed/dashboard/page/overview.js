@@ -40,7 +40,7 @@ function slowerVerdict(rows) {
   const judged = rows.filter((row) => !["not judged", "too few", "undecided"].includes(row.verdict));
   if (!judged.length) return verdict("", question, "Not known", "nothing to compare the newest commit with, or too few values");
   const worse = rows.filter((row) => row.verdict === "regression").length;
-  const told = `beyond ${DATA.threshold} % and outside the noise, in ${plural(judged.length, "comparison")}`;
+  const told = `beyond ${DATA.threshold} % and outside the noise of ${plural(judged.length, "comparison")}`;
   if (worse) return verdict("bad", question, `✗ Yes, ${plural(worse, "regression")}`, told);
   return verdict("good", question, "✓ No", `nothing is worse ${told}`);
 }
@@ -49,7 +49,7 @@ function newestCard() {
   const { runs } = DATA;
   const mine = runs.of.map((of, at) => (inEnvironment(DATA.classes[of]) ? at : -1)).filter((at) => at >= 0);
   const last = mine.at(-1);
-  const commits = new Set(mine.map((at) => runs.commit[at])).size;
+  const commits = new Set(mine.map((at) => commitOf(runs.commit[at]).name)).size;
   return verdict("", "Newest run", commitName(runs.commit[last]), `${clock(runs.at[last])}; ${plural(mine.length, "run")} on ${plural(commits, "commit")} here`);
 }
 
@@ -101,7 +101,12 @@ function spark(goal) {
 }
 
 const ORDER = ["regression", "worse", "better", "same", "too few", "undecided", "not judged"];
-const VERDICTS = { regression: "✗ regression", worse: "worse, below the threshold", better: "✓ better", same: "no change" };
+const VERDICTS = { regression: "✗ regression", better: "✓ better", same: "no change" };
+
+function verdictOf(row) {
+  if (row.verdict !== "worse") return VERDICTS[row.verdict] || row.verdict;
+  return Math.abs(row.change) > DATA.threshold ? "worse, but may be chance among so many" : "worse, below the threshold";
+}
 
 function changes(rows) {
   const sorted = [...rows].sort((one, other) => ORDER.indexOf(one.verdict) - ORDER.indexOf(other.verdict) || Math.abs(other.change ?? 0) - Math.abs(one.change ?? 0));
@@ -124,7 +129,7 @@ function changeTable(rows, label) {
       figure4(row.base) + unit, figure4(row.new) + unit,
       row.change === null ? "" : percent(row.change),
       element("td", { class: "bar" }, row.low === null ? "" : intervalBar(row, Math.min(widest, 60))),
-      element("span", { class: row.verdict.split(" ").at(-1) }, VERDICTS[row.verdict] || row.verdict),
+      element("span", { class: row.verdict.split(" ").at(-1) }, verdictOf(row)),
     ];
   }), label, "stack");
 }

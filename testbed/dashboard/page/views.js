@@ -32,7 +32,7 @@ function historyOf(chosen, detail) {
     choice("runs", [["30", "last 30"], ["100", "last 100"], ["300", "last 300"], ["all", "all"]], state.last, (value) => go({ last: value })),
     choice("axis", [["commit", "commits"], ["time", "time"]], state.axis, (value) => go({ axis: value })),
   ];
-  const mine = series.filter((each) => each.metric === metric);
+  const mine = oursFirst(series.filter((each) => each.metric === metric));
   const runs = [...new Set(mine.flatMap((each) => each.points.map((point) => point[0])))].sort((one, other) => one - other);
   const shown = state.last === "all" ? runs : runs.slice(-Number(state.last));
   const place = new Map(shown.map((run, at) => [run, at]));
@@ -43,6 +43,8 @@ function historyOf(chosen, detail) {
   body.push(lines(chosen, metric, values, shown, place, false));
   return { filters, body };
 }
+
+const oursFirst = (series) => [...series].sort((one, other) => (other.path === OURS) - (one.path === OURS));
 
 function lines(chosen, metric, series, shown, place, ratio) {
   const named = series.map((each) => ({ name: ratio ? `${each.path} / ${each.baseline}` : each.path || word(metric), points: each.points, of: ratio && series.length > 1 ? each.baseline : each.path || OURS }));
@@ -116,31 +118,32 @@ function matrix(cells, wires) {
 }
 
 function offloadBars(cells, wire, metric) {
-  const paths = ["vxlan", "bare"];
+  const paths = metric === COST ? [] : DATA.baselines; // no switch process carries a baseline's packets
+  const base = paths.find((path) => cells.some((each) => latestOf(each, metric, path)));
   const rows = cells.filter((each) => latestOf(each, metric)).map((each) => {
     const [run, middle, low, high, count] = latestOf(each, metric);
     const about = runOf(run);
-    const base = paths.map((path) => latestOf(each, metric, path)?.[1]).find((value) => value !== undefined);
-    return { nic: each.settings.nic, offload: OFFLOADED(each.nvgre), middle, low, high, base: base ?? null, value: figure4(middle), spread: `${figure4(low)} to ${figure4(high)}`,
-      count, commit: about.commit, when: clock(about.at), run: about.id, label: about.label || "–" };
+    return { nic: each.settings.nic, offload: OFFLOADED(each.nvgre), middle, low, high, value: figure4(middle), spread: `${figure4(low)} to ${figure4(high)}`,
+      base: (base && latestOf(each, metric, base)?.[1]) ?? null, count, commit: about.commit, when: clock(about.at), run: about.id, label: about.label || "–" };
   });
   const order = profiles(cells);
   const title = metric === "throughput" ? `Throughput, wire ${wire}` : `CPU of the switches, wire ${wire}`;
   const unit = DATA.metrics[metric]?.unit || "";
-  const names = ["without NVGRE offload", "with NVGRE offload", "not told"];
+  const paints = { [OFFLOADED(false)]: colour("without"), [OFFLOADED(true)]: colour("with"), [OFFLOADED(null)]: colour("c6") };
+  const names = Object.keys(paints).filter((name) => rows.some((row) => row.offload === name));
   return figure({
     title, file: `offloads-${wire}-${metric}`, height: 44 * order.length + 20, columns: [["NIC profile"], ["NVGRE offload"], [unit, true], [SPREAD, true], ["commit"]],
-    note: `${unit}, ${metric === "throughput" ? "more" : "less"} is better; the line is its 95 % interval, the tick the kernel's tunnel in the same run`,
+    note: `${unit}, ${metric === "throughput" ? "more" : "less"} is better; the line is its 95 % interval${base ? `, the tick ${base} in the same run` : ""}`,
     rows: rows.map((row) => [row.nic, row.offload, row.value, row.spread, row.commit]),
     spec: () => ({
       data: { values: rows },
-      encoding: { y: { field: "nic", type: "nominal", sort: [...order].reverse(), title: null, axis: { labelFontSize: 13, domain: false, ticks: false } } },
+      encoding: { y: { field: "nic", type: "nominal", sort: [...order].reverse(), title: null, axis: { labelFontSize: 13, labelPadding: 6, domain: false, ticks: false } } },
       layer: [
         { mark: { type: "bar", height: 22, cornerRadiusEnd: 3 }, encoding: { x: { field: "middle", type: "quantitative", title: unit, axis: { tickCount: 5 } },
-          color: { field: "offload", type: "nominal", title: null, scale: { domain: names.slice(0, 2), range: [colour("without"), colour("with")] } },
+          color: { field: "offload", type: "nominal", title: null, scale: { domain: names, range: names.map((name) => paints[name]) } },
           tooltip: [{ field: "nic", title: "NIC profile" }, ...RUN_TOOLTIP] } },
         { mark: { type: "rule", strokeWidth: 2, color: colour("text"), aria: false }, encoding: { x: { field: "low", type: "quantitative" }, x2: { field: "high" } } },
-        { transform: [{ filter: "datum.base !== null" }], mark: { type: "tick", thickness: 3, size: 32, color: colour("path-vxlan"), aria: false }, encoding: { x: { field: "base", type: "quantitative" } } },
+        ...(base ? [{ transform: [{ filter: "datum.base !== null" }], mark: { type: "tick", thickness: 3, size: 32, color: pathColour(base), aria: false }, encoding: { x: { field: "base", type: "quantitative" } } }] : []),
       ],
     }),
   });
@@ -150,16 +153,29 @@ function offloadBars(cells, wire, metric) {
 
 function queuesView() {
   return viewOf("Queues", "How the packets of the newest run were spread over the receive queues of each NIC.", "queues", "",
-    empty("No run counted packets per queue", "Runs with the metric ", code("queue_packets"), " show here; see docs/results.md."), (chosen, detail) => {
+    empty("No run counted packets per queue", "They are counted where NICs have several queues: give hosts ", code("processors: {count: 4}"), " or NICs ", code("queues: 4"), ", then ", code("testbed bench NAME --save"), "; see docs/results.md."), (chosen, detail) => {
       const about = runOf(detail.queues_run);
-      const nics = Map.groupBy ? Map.groupBy(detail.queues, nicOf) : groupBy(detail.queues, nicOf);
-      const rows = [...nics].flatMap(([nic, queues]) => {
-        const sum = queues.reduce((total, each) => total + each.value, 0);
-        return queues.map((each) => ({ nic, queue: each.object.slice(nic.length + 1) || each.object, packets: each.value, share: sum ? each.value / sum : 0, even: 1 / queues.length }));
-      });
-      const body = [...nics.keys()].map((nic) => queueBars(nic, rows.filter((row) => row.nic === nic)));
-      return { filters: [], body: [element("p", { class: "note" }, `Run ${about.id}, ${about.commit}, ${clock(about.at)}`), element("div", { class: "pair" }, body)] };
+      const [turn, filters] = turnOf(detail.queues);
+      const mine = detail.queues.filter((each) => each.turn === turn);
+      const nics = [...groupBy(mine, nicOf)].map(([nic, queues]) => ({ nic, queues, packets: queues.reduce((total, each) => total + each.value, 0) }));
+      const all = nics.reduce((total, each) => total + each.packets, 0);
+      const idle = nics.filter((each) => each.packets < all * IDLE || !each.packets);
+      const busy = nics.filter((each) => !idle.includes(each));
+      const most = Math.max(...busy.flatMap((each) => each.queues.map((queue) => queue.value / each.packets)));
+      const note = `${className(chosen)}; turn ${turn + 1} of run ${about.id}, ${about.commit}, ${clock(about.at)}`;
+      return { filters, body: [element("p", { class: "note" }, note),
+        element("div", { class: "pair" }, busy.map((each) => queueBars(each, most))),
+        idle.length ? element("p", { class: "note" }, `Next to nothing came to ${idle.map((each) => each.nic).join(", ")}.`) : null] };
     });
+}
+
+const IDLE = 0.001; // of all packets: a NIC with less has only a few of the host's own, such as neighbor discovery
+
+/** The turn that is chosen among these objects', and the filter that chooses it. */
+function turnOf(objects) {
+  const turns = [...new Set(objects.map((each) => each.turn))].sort((one, other) => one - other);
+  const turn = state.turn !== "" && turns.includes(Number(state.turn)) ? Number(state.turn) : turns[0];
+  return [turn, turns.length > 1 ? [choice("turn", turns.map((each) => [each, String(each + 1)]), turn, (value) => go({ turn: value }))] : []];
 }
 
 const nicOf = (share) => share.object.split("/").slice(0, -1).join("/") || share.object;
@@ -170,43 +186,51 @@ function groupBy(values, key) {
   return found;
 }
 
-function queueBars(nic, rows) {
+/** most: the highest share of any NIC, so that all have the same axis. */
+function queueBars({ nic, queues, packets }, most) {
+  const even = 1 / queues.length;
+  const rows = queues.map((each) => ({ queue: each.object.slice(nic.length + 1) || each.object, packets: each.value, share: each.value / packets }));
   const busiest = Math.max(...rows.map((row) => row.share));
   return figure({
-    title: nic, note: `the busiest queue has ${(100 * busiest).toFixed(0)} % of the packets; the line is an even share of ${(100 * rows[0].even).toFixed(0)} %`,
+    title: nic, note: `${plural(Math.round(packets), "packet")}, ${(100 * busiest).toFixed(0)}\u00a0% of them in the busiest queue; the line is an even share, ${(100 * even).toFixed(0)}\u00a0%`,
     file: `queues-${nic.replaceAll("/", "-")}`, height: 34 * rows.length + 20, columns: [["queue"], ["packets", true], ["share", true]],
     rows: rows.map((row) => [row.queue, figure4(row.packets), `${(100 * row.share).toFixed(1)} %`]),
     spec: () => ({
       data: { values: rows },
       layer: [
-        { mark: { type: "bar", height: 20, cornerRadiusEnd: 3, color: colour("c1") }, encoding: { y: { field: "queue", type: "nominal", title: null, axis: { domain: false, ticks: false }, sort: null },
-          x: { field: "share", type: "quantitative", title: "share of the packets", axis: { format: ".0%", tickCount: 5 }, scale: { domainMin: 0 } },
+        { mark: { type: "bar", height: 20, cornerRadiusEnd: 3, color: colour("c1") }, encoding: { y: { field: "queue", type: "nominal", title: null, axis: { domain: false, ticks: false, labelPadding: 6 }, sort: null },
+          x: { field: "share", type: "quantitative", title: "share of the packets", axis: { format: ".0%", tickCount: 5 }, scale: { domain: [0, Math.max(most, even)], nice: true } },
           tooltip: [{ field: "queue" }, { field: "packets", format: ",.0f" }, { field: "share", format: ".1%" }] } },
-        { data: { values: [{ even: rows[0].even }] }, mark: { type: "rule", strokeDash: [5, 4], strokeWidth: 1.5 }, encoding: { x: { field: "even", type: "quantitative" } } },
+        { data: { values: [{ even }] }, mark: { type: "rule", strokeDash: [5, 4], strokeWidth: 1.5 }, encoding: { x: { field: "even", type: "quantitative" } } },
       ],
     }),
   });
 }
 
+/** A class with its team's mode, be it another one in other classes or not. */
+function teamName(each) {
+  const name = className(each);
+  return name.includes("team ") || !each.settings.team ? name : `team ${each.settings.team}; ${name}`;
+}
+
 function membersView() {
-  return viewOf("Teams", "What each member of a NIC team sent in the newest run, second by second.", "members", "",
-    empty("No run followed team members", "Runs with the metric ", code("member_throughput"), " show here; see docs/results.md."), (chosen, detail) => {
+  return viewOf("Teams", "What each member of the sender's NIC team sent during a turn of the newest run.", "members", "",
+    empty("No run followed team members", "They are followed where the sender's host has several NICs: ", code("testbed up topologies/team.yaml"), ", then ", code("testbed bench NAME --save"), "; see docs/results.md."), (chosen, detail) => {
       const about = runOf(detail.members_run);
-      const turns = [...new Set(detail.members.map((each) => each.turn))];
-      const turn = turns.includes(Number(state.turn)) && state.turn !== "" ? Number(state.turn) : turns[0];
-      const filters = turns.length > 1 ? [choice("turn", turns.map((each) => [each, String(each + 1)]), turn, (value) => go({ turn: value }))] : [];
+      const [turn, filters] = turnOf(detail.members);
       const tracks = detail.members.filter((each) => each.turn === turn);
       const rows = tracks.flatMap((each) => each.times.map((at, place) => ({ member: each.object, at, value: each.values[place] })));
       const names = tracks.map((each) => each.object);
       const body = [figure({
-        title: "Members over time", note: `${className(chosen)}; run ${about.id}, ${about.commit}, ${clock(about.at)}`, file: "team-members", points: rows.length,
-        columns: [["member"], ["second", true], ["Gbit/s", true]], rows: rows.map((row) => [row.member, figure4(row.at), figure4(row.value)]),
+        title: "Team members (Gbit/s sent)", note: `${teamName(chosen)}; turn ${turn + 1} of run ${about.id}, ${about.commit}, ${clock(about.at)}`, file: "team-members", points: rows.length,
+        columns: [["member"], ["seconds", true], ["Gbit/s", true]], rows: rows.map((row) => [row.member, figure4(row.at), figure4(row.value)]),
         spec: () => ({
           data: { values: rows },
-          encoding: { x: { field: "at", type: "quantitative", title: "seconds" }, y: { field: "value", type: "quantitative", title: "Gbit/s" },
-            color: { field: "member", type: "nominal", title: null, scale: { domain: names, range: names.map((_, at) => colour(`c${1 + (at % 8)}`)) } } },
+          encoding: { x: { field: "at", type: "quantitative", title: "seconds since the turn began", scale: { domainMin: 0, nice: false }, axis: { tickCount: innerWidth < 700 ? 5 : 10, grid: false } },
+              y: { field: "value", type: "quantitative", title: "Gbit/s", scale: { domainMin: 0 } },
+            color: { field: "member", type: "nominal", title: null, legend: { symbolType: "stroke" }, scale: { domain: names, range: names.map((_, at) => colour(`c${1 + (at % 8)}`)) } } },
           layer: [
-            { mark: { type: "line", strokeWidth: 2 }, encoding: { strokeDash: { field: "member", type: "nominal", title: null, scale: { domain: names, range: names.map((_, at) => [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][at % 4]) } } } },
+            { mark: { type: "line", strokeWidth: 2 }, encoding: { strokeDash: { field: "member", type: "nominal", title: null, legend: { symbolType: "stroke" }, scale: { domain: names, range: names.map((_, at) => [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]][at % 4]) } } } },
             { params: [{ name: "near", select: { type: "point", nearest: true, on: "pointerover", clear: "pointerout" } }], mark: { type: "point", filled: true },
               encoding: { opacity: { condition: { param: "near", empty: false, value: 1 }, value: 0 }, tooltip: [{ field: "member" }, { field: "at", title: "seconds" }, { field: "value", title: "Gbit/s" }] } },
           ],
@@ -238,10 +262,10 @@ function phaseBars(chosen, detail) {
   }));
   const commits = last.map(([run]) => commitName(DATA.runs.commit[run]));
   return figure({
-    title: "Phases of the start (s)", note: `${className(chosen)}; the last ${plural(last.length, "start")}`, file: "start-phases",
+    title: "Phases of the start (s)", note: `${className(chosen)}; ${last.length < detail.phases.length ? "the last " : ""}${plural(last.length, "start")}`, file: "start-phases",
     columns: [["phase"], ["seconds", true], ["commit"], ["when"], ["run"]], rows: [...rows].reverse().map((row) => [row.phase, figure4(row.value), row.commit, row.when, row.run]),
     spec: () => ({
-      data: { values: rows }, mark: { type: "bar" },
+      data: { values: rows }, mark: { type: "bar", ...(last.length < 8 ? { width: 60 } : {}) },
       encoding: {
         x: { field: "n", type: "ordinal", title: "commit of the run", axis: { labelAngle: -40, labelOverlap: true, labelExpr: `${JSON.stringify(commits)}[datum.value] || ''` } },
         y: { field: "value", type: "quantitative", title: "s", stack: true },
