@@ -30,7 +30,9 @@ def _axes(function: F) -> F:
             ),
             click.option("--wire", type=wire, help="Switch the cables meanwhile.", **several),
             click.option("--guest-lso", type=bool, help="VMs hand over super-packets meanwhile.", **several),
-            click.option("--team", metavar="MODE/ALGORITHM", help="Of the lab; not switched.", **several),
+            click.option(
+                "--team", metavar="MODE/ALGORITHM", help="The hosts' teams meanwhile, or none.", **several
+            ),
             click.option("--streams", type=click.IntRange(1, 128), help="Parallel streams.", **several),
             click.option("--direction", type=click.Choice(["forward", "reverse", "both"]), **several),
             click.option("--protocol", type=click.Choice(["tcp", "udp"]), **several),
@@ -105,7 +107,7 @@ def bench(
         failures = lab_bench.run_plan(
             lab,
             plan,
-            lambda done, total, what: report(f"{what} ({done} of {total} runs)"),
+            lambda done, total, what: report(f"{what} ({done} of {total} runs)" if total else what),
             lambda result: results.append((result, keep(lab, result))),
         )
     _print(plan, results, failures, output, skipped, alone=file is None and len(plan.cells()) == 1)
@@ -161,20 +163,19 @@ _FIGURES = {
 def _list(lab: Lab, plan: BenchPlan, output: str) -> None:
     import msgspec
 
-    from testbed.lab.bench import refused
+    from testbed.lab.bench import cells_of
     from testbed.perf.plan import Cell
 
-    found = [
-        {"cell": cell, "name": cell.name(), "refused": refused(lab, plan, cell)} for cell in plan.cells()
-    ]
+    cells = cells_of(lab, plan)
+    found = [{"cell": cell, "name": cell.name(), "refused": why} for cell, why in cells.items()]
     if output == "json":
         print_json({"plan": plan, "cells": found})
         return
     usual = msgspec.structs.asdict(Cell())
-    used = [axis for axis in usual if any(getattr(cell, axis) != usual[axis] for cell in plan.cells())]
+    used = [axis for axis in usual if any(getattr(cell, axis) != usual[axis] for cell in cells)]
     rows = [
         [number, *(_plain(getattr(cell, axis)) for axis in used), each["refused"]]
-        for number, (cell, each) in enumerate(zip(plan.cells(), found, strict=True), 1)
+        for number, (cell, each) in enumerate(zip(cells, found, strict=True), 1)
     ]
     _table(["cell", *used, "refused"], rows, output)
 

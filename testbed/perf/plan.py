@@ -21,6 +21,7 @@ from testbed.perf.iperf import (
     Load,
     Protocol,
 )
+from testbed.topology.reteam import parse as parse_team
 from testbed.topology.schema import Wire
 
 _TCP_HEADER = 32  # with time stamps; iperf3's default for datagrams is the MSS of its control connection
@@ -111,6 +112,8 @@ class BenchPlan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for cell in found:
             if cell.ip not in (None, 4, 6):
                 raise BadInput(f"ip is {cell.ip}: must be 4 or 6")
+            if cell.team is not None:
+                parse_team(cell.team)
             self.load(cell, mtu=1500, version=4).check()
         return found
 
