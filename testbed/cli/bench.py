@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,8 @@ from testbed.cli.results import keeper, results_option
 if TYPE_CHECKING:
     from testbed.lab.bench import CellResult, Failure
     from testbed.lab.lab import Lab
-    from testbed.perf.plan import BenchPlan
+    from testbed.perf.expect import Outcome
+    from testbed.perf.plan import BenchPlan, Cell
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,10 +92,12 @@ def bench(
 ) -> None:
     """Measure throughput and round trips between two VMs, beside baselines, with iperf3's library.
 
-    Options go before what the plan's file says. Exits 3 when a cell could not be measured to its end.
+    Options go before what the plan's file says. Exits 1 when an expectation of the plan is not met, and 3
+    when a cell could not be measured to its end.
     """
     from testbed.lab import bench as lab_bench
     from testbed.lab.lab import Lab
+    from testbed.perf.expect import judge
 
     plan = _plan(file, chosen)
     if only_list:
@@ -104,15 +108,22 @@ def bench(
     keep = keeper(save=save, label=label or (plan.label if save or store else ""), store=store)
     results: list[tuple[CellResult, dict[str, str]]] = []
     with Lab.open(name) as lab, progress() as report:
+        if len(plan.cells()) > 1:
+            _warn(lab_bench.cells_of(lab, plan))
         failures = lab_bench.run_plan(
             lab,
             plan,
             lambda done, total, what: report(f"{what} ({done} of {total} runs)" if total else what),
             lambda result: results.append((result, keep(lab, result))),
         )
-    _print(plan, results, failures, output, skipped, alone=file is None and len(plan.cells()) == 1)
+    outcomes = judge(plan.expect, plan.cells(), {result.cell: result.turns for result, _ in results})
+    alone = file is None and len(plan.cells()) == 1
+    _print(plan, results, failures, outcomes, output, skipped, alone=alone)
     if failures:
         raise lab_bench.failed(failures, len(plan.cells()))
+    if missed := sum(not each.met for each in outcomes):
+        click.echo(f"testbed: {missed} of {len(outcomes)} expectations are not met", err=True)
+        sys.exit(1)
 
 
 def _plan(file: Path | None, chosen: dict[str, Any]) -> BenchPlan:
@@ -130,6 +141,13 @@ def _plan(file: Path | None, chosen: dict[str, Any]) -> BenchPlan:
     plan = (plans.load(file) if file else plans.BenchPlan()).changed(axes, others)
     plan.cells()
     return plan
+
+
+def _warn(cells: dict[Cell, str]) -> None:
+    """Name what will not be measured, before a long plan begins."""
+    for cell, why in cells.items():
+        if why:
+            click.echo(f"testbed: {cell.name()} is not measured: {why}", err=True)
 
 
 def _without_missing(plan: BenchPlan) -> tuple[BenchPlan, dict[str, str]]:
@@ -188,6 +206,7 @@ def _print(
     plan: BenchPlan,
     results: list[tuple[CellResult, dict[str, str]]],
     failures: list[Failure],
+    outcomes: list[Outcome],
     output: str,
     skipped: dict[str, str],
     *,
@@ -197,13 +216,21 @@ def _print(
     if output == "json":
         told = [{"cell": each.cell.name(), **each.told(), **saved} for each, saved in results]
         batch = results[0][0].batch if results else None
-        whole = {"batch": batch, "cells": told, "failed": failures}
+        whole = {"batch": batch, "cells": told, "failed": failures, "expected": outcomes}
         print_json({**(told[0] if alone else whole), "left_out": skipped})
         return
     for result, saved in results:
         _print_cell(result, saved, output, plan.repeat, "" if alone else f"{result.cell.name()}: ")
     if not alone and results:
         _print_summary(results, output)
+    if outcomes:
+        columns = ["metric", "cell", "against", "ratio", "expected", "met"]
+        _table(columns, [_outcome(each) for each in outcomes], output, "Expectations")
+
+
+def _outcome(of: Outcome) -> list[str]:
+    met = "yes" if of.met else f"no: {of.why}" if of.why else "no"
+    return [of.metric, of.cell, of.against, _figure(of.ratio), of.wanted(), met]
 
 
 def _print_cell(result: CellResult, saved: dict[str, str], output: str, repeat: int, before: str) -> None:

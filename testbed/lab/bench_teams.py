@@ -78,6 +78,10 @@ class Teams:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the hosts the lab's own team. Raises NotPutBack."""
         self.switch(None, lambda _: None)
 
     def switch(self, team: str | None, progress: Progress) -> None:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from testbed.errors import BadInput
 from testbed.perf.bench import Baseline, Terms
+from testbed.perf.expect import Expectation
 from testbed.perf.iperf import (
     BLOCK_SIZE,
     CONGESTION_CONTROL,
@@ -100,6 +101,7 @@ class BenchPlan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     latency: bool = True
     congestion_control: str = CONGESTION_CONTROL
     label: str = ""
+    expect: tuple[Expectation, ...] = ()
 
     def cells(self) -> list[Cell]:
         """What it means, each once. Raises BadInput."""
@@ -115,6 +117,8 @@ class BenchPlan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             if cell.team is not None:
                 parse_team(cell.team)
             self.load(cell, mtu=1500, version=4).check()
+        for position, expectation in enumerate(self.expect):
+            expectation.check(f"expect[{position}]", found, latency=self.latency)
         return found
 
     def terms(self) -> Terms:

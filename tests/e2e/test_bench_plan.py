@@ -97,7 +97,9 @@ def test_a_plan_is_measured_and_recorded_and_a_refused_cell_named(
     done = cli.run("bench", name, "--plan", plan, "--results", path, "-f", "json")
     assert done.returncode == 3, done.stderr
     assert b"1 of 3 cells were not measured to their end" in done.stderr
-    assert b"team=Lacp/Dynamic: the sender's team is none, not Lacp/Dynamic" in done.stderr
+    refused = b"host1 has one NIC, so its team is none, not Lacp/Dynamic"
+    assert b"testbed: team=Lacp/Dynamic is not measured: " + refused in done.stderr  # before anything is
+    assert b"  team=Lacp/Dynamic: " + refused in done.stderr
     first, second = recorded(path)
     assert (first.batch, first.label) == (second.batch, "plan")
     wanted = (("modern,nvgre=off", "aggregated", False, 4), ("modern", "frames", True, 6))
