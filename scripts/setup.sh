@@ -72,8 +72,9 @@ install_packages() {
     fi
     say "installing Debian packages: $missing"
     export DEBIAN_FRONTEND=noninteractive
+    # runlevel 1: without systemd, packages start no service of their own (openvswitch-switch has one)
     # shellcheck disable=SC2086 # a list of words
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >&2 </dev/null \
+    { apt-get update -qq && RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing; } >&2 </dev/null \
         || lacks "apt-get cannot install: $missing"
     missing=$(missing_packages "$@")
     if [[ -n ${missing/python3-venv /} ]]; then

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,7 +71,7 @@ class Expectation(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         if self.metric not in _METRICS:
             raise BadInput(f"{place}.metric: {self.metric!r} is none of {', '.join(_METRICS)}")
         bounds = [bound for bound in (self.at_least, self.at_most) if bound is not None]
-        if not bounds or not all(map(math.isfinite, bounds)) or bounds != sorted(bounds):
+        if not bounds or bounds != sorted(bounds):
             raise BadInput(f"{place}: give it a number at_least, or at_most, or both in this order")
         if not self.against.chosen():
             raise BadInput(f"{place}.against: says nothing; name an axis and its value in the other cell")
