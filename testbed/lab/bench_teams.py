@@ -27,9 +27,7 @@ from testbed.topology.diff import diff
 from testbed.topology.plan import Plan
 from testbed.topology.reteam import NONE, name_of, with_team
 
-ACTIVE_SECONDS = (
-    20.0  # until all members of a new team work; a member that was bad before is held back for 8 s
-)
+ACTIVE_SECONDS = 20.0  # until all members of a new team work; one that came and went is held back for 8 s
 
 
 class NotPutBack(LabError):
