@@ -71,7 +71,8 @@ install_packages() {
         lacks "missing on this machine, by Debian's names: ${missing% }; install them, or run this as root where apt is"
     fi
     say "installing Debian packages: $missing"
-    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 # runlevel 1: no package starts a service of its own
+    # runlevel 1: without systemd, packages start no service of their own (openvswitch-switch has one)
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
     # shellcheck disable=SC2086 # a list of words
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >&2 </dev/null \
         || lacks "apt-get cannot install: $missing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,7 +15,8 @@ from testbed.cli.results import keeper, results_option
 if TYPE_CHECKING:
     from testbed.lab.bench import CellResult, Failure
     from testbed.lab.lab import Lab
-    from testbed.perf.plan import BenchPlan
+    from testbed.perf.expect import Outcome
+    from testbed.perf.plan import BenchPlan, Cell
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,7 +32,9 @@ def _axes(function: F) -> F:
             ),
             click.option("--wire", type=wire, help="Switch the cables meanwhile.", **several),
             click.option("--guest-lso", type=bool, help="VMs hand over super-packets meanwhile.", **several),
-            click.option("--team", metavar="MODE/ALGORITHM", help="Of the lab; not switched.", **several),
+            click.option(
+                "--team", metavar="MODE/ALGORITHM", help="The hosts' teams meanwhile, or none.", **several
+            ),
             click.option("--streams", type=click.IntRange(1, 128), help="Parallel streams.", **several),
             click.option("--direction", type=click.Choice(["forward", "reverse", "both"]), **several),
             click.option("--protocol", type=click.Choice(["tcp", "udp"]), **several),
@@ -88,10 +92,12 @@ def bench(
 ) -> None:
     """Measure throughput and round trips between two VMs, beside baselines, with iperf3's library.
 
-    Options go before what the plan's file says. Exits 3 when a cell could not be measured to its end.
+    Options go before what the plan's file says. Exits 1 when an expectation of the plan is not met, and 3
+    when a cell could not be measured to its end.
     """
     from testbed.lab import bench as lab_bench
     from testbed.lab.lab import Lab
+    from testbed.perf.expect import judge
 
     plan = _plan(file, chosen)
     if only_list:
@@ -102,15 +108,22 @@ def bench(
     keep = keeper(save=save, label=label or (plan.label if save or store else ""), store=store)
     results: list[tuple[CellResult, dict[str, str]]] = []
     with Lab.open(name) as lab, progress() as report:
+        if len(plan.cells()) > 1:
+            _warn(lab_bench.cells_of(lab, plan))
         failures = lab_bench.run_plan(
             lab,
             plan,
-            lambda done, total, what: report(f"{what} ({done} of {total} runs)"),
+            lambda done, total, what: report(f"{what} ({done} of {total} runs)" if total else what),
             lambda result: results.append((result, keep(lab, result))),
         )
-    _print(plan, results, failures, output, skipped, alone=file is None and len(plan.cells()) == 1)
+    outcomes = judge(plan.expect, plan.cells(), {result.cell: result.turns for result, _ in results})
+    alone = file is None and len(plan.cells()) == 1
+    _print(plan, results, failures, outcomes, output, skipped, alone=alone)
     if failures:
         raise lab_bench.failed(failures, len(plan.cells()))
+    if missed := sum(not each.met for each in outcomes):
+        click.echo(f"testbed: {missed} of {len(outcomes)} expectations are not met", err=True)
+        sys.exit(1)
 
 
 def _plan(file: Path | None, chosen: dict[str, Any]) -> BenchPlan:
@@ -128,6 +141,13 @@ def _plan(file: Path | None, chosen: dict[str, Any]) -> BenchPlan:
     plan = (plans.load(file) if file else plans.BenchPlan()).changed(axes, others)
     plan.cells()
     return plan
+
+
+def _warn(cells: dict[Cell, str]) -> None:
+    """Name what will not be measured, before a long plan begins."""
+    for cell, why in cells.items():
+        if why:
+            click.echo(f"testbed: {cell.name()} is not measured: {why}", err=True)
 
 
 def _without_missing(plan: BenchPlan) -> tuple[BenchPlan, dict[str, str]]:
@@ -161,20 +181,19 @@ _FIGURES = {
 def _list(lab: Lab, plan: BenchPlan, output: str) -> None:
     import msgspec
 
-    from testbed.lab.bench import refused
+    from testbed.lab.bench import cells_of
     from testbed.perf.plan import Cell
 
-    found = [
-        {"cell": cell, "name": cell.name(), "refused": refused(lab, plan, cell)} for cell in plan.cells()
-    ]
+    cells = cells_of(lab, plan)
+    found = [{"cell": cell, "name": cell.name(), "refused": why} for cell, why in cells.items()]
     if output == "json":
         print_json({"plan": plan, "cells": found})
         return
     usual = msgspec.structs.asdict(Cell())
-    used = [axis for axis in usual if any(getattr(cell, axis) != usual[axis] for cell in plan.cells())]
+    used = [axis for axis in usual if any(getattr(cell, axis) != usual[axis] for cell in cells)]
     rows = [
         [number, *(_plain(getattr(cell, axis)) for axis in used), each["refused"]]
-        for number, (cell, each) in enumerate(zip(plan.cells(), found, strict=True), 1)
+        for number, (cell, each) in enumerate(zip(cells, found, strict=True), 1)
     ]
     _table(["cell", *used, "refused"], rows, output)
 
@@ -187,6 +206,7 @@ def _print(
     plan: BenchPlan,
     results: list[tuple[CellResult, dict[str, str]]],
     failures: list[Failure],
+    outcomes: list[Outcome],
     output: str,
     skipped: dict[str, str],
     *,
@@ -196,13 +216,21 @@ def _print(
     if output == "json":
         told = [{"cell": each.cell.name(), **each.told(), **saved} for each, saved in results]
         batch = results[0][0].batch if results else None
-        whole = {"batch": batch, "cells": told, "failed": failures}
+        whole = {"batch": batch, "cells": told, "failed": failures, "expected": outcomes}
         print_json({**(told[0] if alone else whole), "left_out": skipped})
         return
     for result, saved in results:
         _print_cell(result, saved, output, plan.repeat, "" if alone else f"{result.cell.name()}: ")
     if not alone and results:
         _print_summary(results, output)
+    if outcomes:
+        columns = ["metric", "cell", "against", "ratio", "expected", "met"]
+        _table(columns, [_outcome(each) for each in outcomes], output, "Expectations")
+
+
+def _outcome(of: Outcome) -> list[str]:
+    met = "yes" if of.met else f"no: {of.why}" if of.why else "no"
+    return [of.metric, of.cell, of.against, _figure(of.ratio), of.wanted(), met]
 
 
 def _print_cell(result: CellResult, saved: dict[str, str], output: str, repeat: int, before: str) -> None:

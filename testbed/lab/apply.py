@@ -45,8 +45,16 @@ def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
     What can be refused is refused before anything is touched. Raises LabError.
     """
     changes = changes_to(lab, new)
-    if not changes:
-        return changes
+    if changes:
+        carry_out(lab, new, changes, progress)
+    return changes
+
+
+def carry_out(lab: Lab, new: Plan, changes: PlanDiff, progress: Progress, *, save: bool = True) -> None:
+    """Make the changes that lead to ``new``. Raises LabError; the lab then is half of either.
+
+    ``save``: as soon as anything of ``new`` may exist it is the Plan on record.
+    """
     from testbed.wiring.errors import translated
 
     with translated(f"change {lab.record.name}"):
@@ -55,14 +63,14 @@ def apply(lab: Lab, new: Plan, progress: Progress) -> PlanDiff:
         if new.vmm is not None:
             vmm.converge(lab, new, changes.vms.changed)
         lab.plan = new
-        store.save_plan(lab.record.name, new)  # from here on `down` and a second `apply` know what may exist
+        if save:  # from here on `down` and a second `apply` know what may exist
+            store.save_plan(lab.record.name, new)
         progress("adding")
         _add(lab, changes)
     progress("ready")
     build.wait_ready(lab, new.vms)
     fresh = {*changes.vms.added, *changes.vms.changed}
     first_commands.run(lab, [vm for vm in new.vms if vm.name in fresh])
-    return changes
 
 
 def _remove(lab: Lab, changes: PlanDiff) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from msgspec import Struct
 
 from testbed.errors import BadInput, LabError, TestbedError
-from testbed.lab import bench_settings
+from testbed.lab import bench_settings, bench_teams
 from testbed.lab import nic as nics
+from testbed.lab.bench_teams import NotPutBack, Teams
 from testbed.lab.inspect import processes
 from testbed.lab.lab import Lab
 from testbed.perf.bench import Baseline, BenchPath, Progress, Turn, bench, ratio, tools
@@ -24,6 +25,7 @@ from testbed.perf.iperf import Load
 from testbed.perf.plan import BenchPlan, Cell
 from testbed.results.model import OURS, Setting, new_id
 from testbed.topology.plan import VmPlan
+from testbed.topology.reteam import name_of
 from testbed.topology.schema import Wire
 
 _QUEUE = re.compile(r"rx_queue_(\d+)_packets")
@@ -72,17 +74,24 @@ class Failure(Struct, frozen=True):
     exit_code: int
 
 
-def refused(lab: Lab, plan: BenchPlan, cell: Cell) -> str:
-    """Why a cell can't be measured in this lab; "" if it can. Raises BadInput for VMs that it lacks."""
+def cells_of(lab: Lab, plan: BenchPlan) -> dict[Cell, str]:
+    """The plan's cells in the order in which they are measured, and why one can't be measured here, or "".
+
+    Cells of one team are next to each other, so that it changes as seldom as can be. Raises BadInput for
+    VMs that the lab lacks.
+    """
+    hosts = _hosts(*_choose(lab, plan.from_vm, plan.to_vm))
+    cells = bench_teams.grouped(lab.plan, hosts, plan.cells())
+    return {cell: _refused(lab, plan, cell) for cell in cells}
+
+
+def _refused(lab: Lab, plan: BenchPlan, cell: Cell) -> str:
     client, server = _choose(lab, plan.from_vm, plan.to_vm)
-    team = _team(lab, client.host)
-    if cell.team not in (None, team):
-        remedy = "the team of a running lab is not switched: bring up a lab that has it"
-        return f"the sender's team is {team}, not {cell.team}; {remedy}"
     try:
         _address(server, cell.ip)
         if cell.nic is not None:
             bench_settings.offloads_of(cell.nic)
+        bench_teams.plan_of(lab.plan, _hosts(client, server), cell.team)
     except BadInput as error:
         return str(error)
     return ""
@@ -96,25 +105,38 @@ def run_plan(
     A cell that fails is left out, and the others go on; a plan of one cell raises its error. Raises
     BadInput, MachineLacks, LabError.
     """
-    cells = plan.cells()
+    cells = cells_of(lab, plan)
     batch = new_id()
     failures = []
-    for number, cell in enumerate(cells, 1):
+    with Teams(lab, _hosts(*_choose(lab, plan.from_vm, plan.to_vm))) as teams:
+        for number, (cell, why) in enumerate(cells.items(), 1):
+            where = f"cell {number}/{len(cells)}: " if len(cells) > 1 else ""
 
-        def report(runs: int, total: int, what: str, where: str = f"cell {number}/{len(cells)}: ") -> None:
-            progress(runs, total, (where if len(cells) > 1 else "") + what)
+            def report(runs: int, total: int, what: str, where: str = where) -> None:
+                progress(runs, total, where + what)
 
-        try:
-            if why := refused(lab, plan, cell):
-                raise BadInput(why)
-            result = run_cell(lab, plan, cell, report, batch)
-        except TestbedError as error:
-            if len(cells) == 1:
+            def switching(what: str, where: str = where) -> None:
+                progress(0, 0, f"{where}another team: {what}")
+
+            try:
+                if why:
+                    raise BadInput(why)
+                teams.switch(cell.team, switching)
+                result = run_cell(lab, plan, cell, report, batch)
+            except NotPutBack:
                 raise
-            failures.append(Failure(cell.name(), str(error), error.exit_code))
-            continue
-        done(result)
+            except TestbedError as error:
+                if len(cells) == 1:
+                    raise
+                failures.append(Failure(cell.name(), str(error), error.exit_code))
+                continue
+            done(result)
     return failures
+
+
+def _hosts(client: VmPlan, server: VmPlan) -> list[str]:
+    """Those on the path, the sender's first."""
+    return [*dict.fromkeys((client.host, server.host))]
 
 
 def run_cell(lab: Lab, plan: BenchPlan, cell: Cell, progress: Progress, batch: str) -> CellResult:
@@ -159,7 +181,7 @@ def _settings(
         "nic": profile or ",".join(sorted(planned)),
         "offloads": ",".join(sorted({each for nic in shown for each in in_use(nic["offloads"]["enabled"])})),
         "wire": path.wire,
-        "team": _team(lab, client.host),
+        "team": name_of(lab.plan.host(client.host)),
         "ip": ipaddress.ip_address(path.server_address).version,
         "mtu": path.mtu,
         "guest_lso": path.guest_lso,
@@ -186,11 +208,6 @@ def _of_load(load: Load) -> dict[str, Setting]:
     if load.rate:
         chosen["rate"] = load.rate
     return chosen
-
-
-def _team(lab: Lab, host: str) -> str:
-    plan = lab.plan.host(host)
-    return f"{plan.team.mode}/{plan.team.algorithm}" if len(plan.nics) > 1 else "none"
 
 
 def path_between(

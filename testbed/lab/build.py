@@ -99,6 +99,7 @@ def start_nodes(lab: Lab, hosts: list[str], vms: list[str], *, first: bool = Fal
     for spec in specs:
         if spec.role in STATEFUL:
             Path(spec.state_dir).mkdir(parents=True, exist_ok=True)
+            Path(spec.state_dir, "control.sock").unlink(missing_ok=True)  # that of a host that was stopped
             if spec.role == "host" and lab.record.plant:
                 plants.order(Path(spec.state_dir), lab.record.plant)
         if spec.disk:

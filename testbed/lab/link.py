@@ -52,6 +52,12 @@ def set_up(lab: Lab, end: str, *, up: bool) -> None:
     Wiring(lab.netns(FABRIC), {}).set_up(_cable(lab, end), up=up)
 
 
+def replace(lab: Lab, end: str, ways: Mapping[Way, Faults]) -> None:
+    """Give directions of a cable just these faults. Raises BadInput, LabError."""
+    cable = _cable(lab, end)
+    _put(lab, cable, _ask(lab, cable), ways)
+
+
 def as_planned(lab: Lab, cables: Iterable[CablePlan]) -> None:
     """Give cables of running hosts the faults that the Plan says, if they have others."""
     for cable in cables:

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from testbed.errors import BadInput
 from testbed.perf.bench import Baseline, Terms
+from testbed.perf.expect import Expectation
 from testbed.perf.iperf import (
     BLOCK_SIZE,
     CONGESTION_CONTROL,
@@ -21,6 +22,7 @@ from testbed.perf.iperf import (
     Load,
     Protocol,
 )
+from testbed.topology.reteam import parse as parse_team
 from testbed.topology.schema import Wire
 
 _TCP_HEADER = 32  # with time stamps; iperf3's default for datagrams is the MSS of its control connection
@@ -99,6 +101,7 @@ class BenchPlan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     latency: bool = True
     congestion_control: str = CONGESTION_CONTROL
     label: str = ""
+    expect: tuple[Expectation, ...] = ()
 
     def cells(self) -> list[Cell]:
         """What it means, each once. Raises BadInput."""
@@ -111,7 +114,11 @@ class BenchPlan(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         for cell in found:
             if cell.ip not in (None, 4, 6):
                 raise BadInput(f"ip is {cell.ip}: must be 4 or 6")
+            if cell.team is not None:
+                parse_team(cell.team)
             self.load(cell, mtu=1500, version=4).check()
+        for position, expectation in enumerate(self.expect):
+            expectation.check(f"expect[{position}]", found, latency=self.latency)
         return found
 
     def terms(self) -> Terms:

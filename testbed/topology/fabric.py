@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from testbed.topology.impairments import faults
 from testbed.topology.naming import InterfaceNames
@@ -54,16 +55,27 @@ def _aggregate(
     host: Host, cables: Sequence[CablePlan], numbering: _Numbering, macs: Mapping[str, str]
 ) -> AggregatePlan:
     assert host.team.mode != "SwitchIndependent"
+    switch = cables[0].switch
+    fast = host.team.lacp_timer == "Fast"
+    return aggregate_of(
+        cables, host.team.mode, numbering.aggregate(host.name, switch), macs[f"switch/{switch}"], fast=fast
+    )
+
+
+def aggregate_of(
+    cables: Sequence[CablePlan], mode: Literal["Static", "Lacp"], interface: str, system: str, *, fast: bool
+) -> AggregatePlan:
+    """That of a host's cables, all to one switch. interface: its kernel name; system: the switch's MAC."""
     first = cables[0]
     return AggregatePlan(
-        host=host.name,
+        host=first.host,
         switch=first.switch,
         switch_interface=first.switch_interface,
-        interface=numbering.aggregate(host.name, first.switch),
+        interface=interface,
         ports=tuple(cable.interface for cable in cables),
-        mode=host.team.mode,
-        fast=host.team.lacp_timer == "Fast",
-        system=macs[f"switch/{first.switch}"],
+        mode=mode,
+        fast=fast,
+        system=system,
     )
 
 

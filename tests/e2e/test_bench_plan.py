@@ -18,6 +18,7 @@ from support.waiting import until
 from testbed.lab import nic
 from testbed.lab.lab import Lab as Opened
 from testbed.namespaces import in_netns
+from testbed.perf import ovs
 from testbed.results.metrics import METRICS
 from testbed.results.model import Run
 from testbed.results.store import reading
@@ -97,7 +98,9 @@ def test_a_plan_is_measured_and_recorded_and_a_refused_cell_named(
     done = cli.run("bench", name, "--plan", plan, "--results", path, "-f", "json")
     assert done.returncode == 3, done.stderr
     assert b"1 of 3 cells were not measured to their end" in done.stderr
-    assert b"team=Lacp/Dynamic: the sender's team is none, not Lacp/Dynamic" in done.stderr
+    refused = b"host1 has one NIC, so its team is none, not Lacp/Dynamic"
+    assert b"testbed: team=Lacp/Dynamic is not measured: " + refused in done.stderr  # before anything is
+    assert b"  team=Lacp/Dynamic: " + refused in done.stderr
     first, second = recorded(path)
     assert (first.batch, first.label) == (second.batch, "plan")
     wanted = (("modern,nvgre=off", "aggregated", False, 4), ("modern", "frames", True, 6))
@@ -129,6 +132,33 @@ def test_the_cells_of_a_plan_are_listed_and_nothing_is_run(lab: tuple[Lab, Opene
     assert "| cell | streams |" in cli.ok(
         "bench", name, "--streams", 1, "--streams", 2, "--list", "-f", "markdown"
     )
+
+
+@pytest.mark.skipif(bool(ovs.missing()), reason=ovs.missing())
+def test_open_vswitch_is_measured_beside_what_has_as_little(lab: tuple[Lab, Opened], tmp_path: Path) -> None:
+    words = (
+        "--nic",
+        "basic",
+        "--guest-lso",
+        "off",
+        "--baseline",
+        "ovs",
+        "--results",
+        tmp_path / "results.db",
+    )
+    quick = ("--seconds", 1, "--repeat", 1, "--warm-up", 0, "--no-latency")
+    found = lab[0].cli.json("bench", lab[0].name, *words, *quick)
+    assert {run["path"]: run["gigabits_per_second"] > 0.01 for run in found["runs"]} == {
+        "wnv": True,
+        "ovs": True,
+    }
+    assert found["ratio"]["ovs"] > 0
+    assert found["left_out"] == {}
+    (run,) = recorded(tmp_path / "results.db")
+    assert run.fingerprint.tools["openvswitch"] == ovs.version()
+    assert {sample.path for sample in run.samples if sample.metric == "switch_cpu" and sample.value} >= {
+        "ovs"
+    }
 
 
 SWITCHED = ("--nic", "basic", "--wire", "aggregated", "--guest-lso", "off", "--baseline", "bare")

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from support.cli import TOPOLOGIES
 from testbed.errors import BadInput, LabError, MachineLacks
 from testbed.lab import bench as lab_bench
 from testbed.lab import bench_settings
 from testbed.lab.bench import CellResult, failed, run_plan
 from testbed.perf.plan import BenchPlan, Cell, Matrix
+from testbed.topology import plan_from_file
 
-LAB: Any = SimpleNamespace(record=SimpleNamespace(name="lab"))
+PLAN = plan_from_file(TOPOLOGIES / "team.yaml", {})
+LAB: Any = SimpleNamespace(record=SimpleNamespace(name="lab"), plan=PLAN)
 
 
 def planned(*streams: int) -> BenchPlan:
@@ -33,7 +36,7 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
         return (cell, batch)
 
     monkeypatch.setattr(lab_bench, "run_cell", run_cell)
-    monkeypatch.setattr(lab_bench, "refused", lambda _lab, _plan, cell: "not here" * (cell.streams == 3))
+    monkeypatch.setattr(lab_bench, "_refused", lambda _lab, _plan, cell: "not here" * (cell.streams == 3))
     return run
 
 
