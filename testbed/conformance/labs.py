@@ -16,6 +16,7 @@ from testbed.engines.base import Engine
 from testbed.errors import TestbedError
 from testbed.lab import build, store, team
 from testbed.lab.lab import Lab
+from testbed.signals import undisturbed
 from testbed.topology import plan_from_file
 from testbed.topology.plan import HostPlan, Plan
 
@@ -47,7 +48,7 @@ class Labs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with build.undisturbed():
+        with undisturbed():
             self._stack.close()
 
     def scene(self, name: str) -> Scene:

@@ -7,9 +7,8 @@ What was changed on their NICs, cables and team members since the lab came up is
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from testbed.lab.build import Progress
 from testbed.lab.lab import Lab
 from testbed.nic.offloads import Offloads
 from testbed.perf.plan import Cell
+from testbed.signals import deferred
 from testbed.topology.diff import diff
 from testbed.topology.plan import Plan
 from testbed.topology.reteam import NONE, name_of, with_team
@@ -92,7 +92,7 @@ class Teams:
         if wanted == before:
             return
         self._by_hand = self._by_hand or _ByHand(self._lab, self._hosts)
-        with _to_its_end():
+        with deferred():
             if wanted == self._own:
                 self._put_back(before, progress)
                 return
@@ -189,24 +189,3 @@ def _wait_active(lab: Lab, hosts: Sequence[str], failed: Collection[tuple[str, s
                     f"members of the team {name_of(lab.plan.host(host))} do not work: {', '.join(waiting)}"
                 )
             time.sleep(0.02)  # a poll with a deadline
-
-
-@contextlib.contextmanager
-def _to_its_end() -> Iterator[None]:
-    """Ctrl-C and its like take effect after the block, which is not left half-done.
-
-    They are kept, not ignored: nodes that are started here would go on ignoring them.
-    """
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number in numbers:
-        if before[number] is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _: received.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if received:
-            signal.raise_signal(received[0])

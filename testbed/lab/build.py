@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from testbed.errors import LabError
 from testbed.lab import first_commands, link, nic, store, team, vmm
 from testbed.lab.lab import FABRIC, Lab
 from testbed.lab.vnic import port_of
+from testbed.signals import undisturbed
 from testbed.topology.management import VMM
 from testbed.topology.plan import HostPolicy, Plan, VmPlan
 
@@ -206,15 +206,3 @@ def down(name: str) -> None:
     engine = by_name(record.engine)
     engine.destroy(store.ref(record))
     store.forget(record)
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """A roll-back is not interrupted by a second Ctrl-C."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in signals}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -16,10 +16,11 @@ import msgspec
 from msgspec import Struct
 
 from testbed.errors import LabError, TestbedError
-from testbed.lab import build, store, vmm
+from testbed.lab import store, vmm
 from testbed.lab.lab import Lab
 from testbed.lab.vms import known_vm
 from testbed.lab.vnic import port_of
+from testbed.signals import undisturbed
 from testbed.topology.plan import VmPlan
 
 PREPARE_SECONDS = 30.0
@@ -52,11 +53,11 @@ def migrate(lab: Lab, name: str, target: str) -> Migrated:
     try:
         _wait_ready(lab, vm, target)
     except BaseException:
-        with build.undisturbed(), contextlib.suppress(TestbedError):
+        with undisturbed(), contextlib.suppress(TestbedError):
             client.post(f"/vms/{name}/migrate", {"host": target, "phase": "cancel"})
         raise
     prepared = time.monotonic()
-    with build.undisturbed():  # from here on it is finished or undone
+    with undisturbed():  # from here on it is finished or undone
         left, arrived = _move_ports(lab, vm, target)
         known = _commit(lab, vm, target)
         moved = msgspec.structs.replace(vm, host=target)

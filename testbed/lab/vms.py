@@ -13,6 +13,7 @@ import msgspec
 from testbed.errors import BadInput, LabError, TestbedError
 from testbed.lab import build, store, vmm
 from testbed.lab.lab import Lab
+from testbed.signals import undisturbed
 from testbed.topology.naming import vm_mtu
 from testbed.topology.plan import Plan, SubnetPlan, VmPlan, VnicPlan
 
@@ -166,7 +167,7 @@ def _undone(lab: Lab, name: str) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with build.undisturbed(), contextlib.suppress(TestbedError):
+        with undisturbed(), contextlib.suppress(TestbedError):
             remove(lab, name) if any(vm.name == name for vm in lab.plan.vms) else lab.vmm().delete(
                 f"/vms/{name}"
             )

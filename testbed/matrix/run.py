@@ -14,18 +14,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from testbed.lab import build, garbage
+from testbed.lab import garbage
 from testbed.lab.garbage import CLEAR_SECONDS
 from testbed.matrix.budget import Budget
 from testbed.matrix.cells import Cell
 from testbed.namespaces import kill_with_parent
+from testbed.signals import deferred, undisturbed
 from testbed.testing.run import END_SECONDS
 
 Outcome = Literal["passed", "failed", "skipped", "error", "timeout"]
@@ -75,34 +76,16 @@ def run(
         while waiting or running:
             while cell := budget.next(waiting, [each.cell for each in running]):
                 waiting.remove(cell)
-                with _deferred():
+                with deferred():
                     running.append(_start(cell, base / str(len(results) + len(running)), folder))
             for each in _ended(running):
                 running.remove(each)
                 results.append(_finish(each, folder))
                 tell(results[-1])
     finally:
-        with build.undisturbed():
+        with undisturbed():
             _end_all(running)
     return results
-
-
-@contextlib.contextmanager
-def _deferred() -> Iterator[None]:
-    """Signals that end the run come after the block. They are not ignored: a child would inherit that."""
-    came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        os.kill(os.getpid(), came[0])
 
 
 def _start(cell: Cell, state: Path, folder: Path) -> _Running:
@@ -177,7 +160,7 @@ def _end_all(running: list[_Running]) -> None:
 
 
 def _finish(each: _Running, folder: Path) -> CellResult:
-    with _deferred():
+    with deferred():
         code = _reap(each)
     seconds = round(time.monotonic() - each.began, 2)
     place = folder / each.cell.name

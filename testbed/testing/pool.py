@@ -19,6 +19,7 @@ from testbed.engines.select import choose
 from testbed.errors import BadInput, LabError, MachineLacks, TestbedError
 from testbed.lab import build
 from testbed.lab.lab import Lab
+from testbed.signals import undisturbed
 from testbed.testing.lab import LiveLab
 from testbed.topology import plan_from_file
 from testbed.topology.management import VMM
@@ -110,7 +111,7 @@ class Pool:
 
     def close(self) -> None:
         """End all labs; one that was running before lives on. Raises LabError when one does not end."""
-        with build.undisturbed():
+        with undisturbed():
             errors = []
             while self._labs:
                 try:
@@ -149,7 +150,7 @@ class Pool:
         live.lab.close()
         if live.name == self._defaults.running:
             return
-        with build.undisturbed(), contextlib.suppress(BadInput):  # somebody else was first
+        with undisturbed(), contextlib.suppress(BadInput):  # somebody else was first
             build.down(live.name)
 
 

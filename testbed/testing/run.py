@@ -20,6 +20,7 @@ from msgspec import Struct
 from testbed import suites
 from testbed.errors import BadInput, LabError, MachineLacks, TestbedError
 from testbed.lab import build, garbage, store
+from testbed.signals import undisturbed
 from testbed.suites import Suite
 from testbed.testing.results import Results
 
@@ -149,7 +150,7 @@ def _ended(process: subprocess.Popen[bytes], name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with build.undisturbed():
+        with undisturbed():
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
                 try:

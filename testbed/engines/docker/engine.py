@@ -14,10 +14,7 @@ Whose a container is stands in its labels; nothing is ever found by name.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -30,6 +27,7 @@ from testbed.engines.docker import image
 from testbed.engines.docker.client import PARALLEL, available, connect, translated
 from testbed.errors import LabError
 from testbed.processes import ProcessId
+from testbed.signals import deferred
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -273,28 +271,10 @@ def _each(items: Sequence[T], work: Callable[[T], R]) -> list[R]:
         return []
     pool = ThreadPoolExecutor(min(PARALLEL, len(items)), thread_name_prefix="docker")
     try:
-        with _signals_held():  # an interrupt inside submit() would leave a thread that the pool does not know
+        with deferred():  # an interrupt inside submit() would leave a thread that the pool does not know
             futures = [pool.submit(work, item) for item in items]
         wait(futures)
     finally:
-        with _signals_held():
+        with deferred():
             pool.shutdown(wait=True, cancel_futures=True)
     return [future.result() for future in futures]
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Signals that end the command take effect after it. A mask would not do: it is one thread's."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python hands signals to the main thread alone
-        return
-    held: list[int] = []
-    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in ending}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0])
