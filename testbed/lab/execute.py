@@ -32,13 +32,14 @@ KILL = signal.SIGUSR1
 NOT_FOUND, NOT_EXECUTABLE = 127, 126  # a shell's exit codes
 
 
-def run(lab: Lab, node_name: str, command: Sequence[str]) -> int:
+def run(lab: Lab, node_name: str, command: Sequence[str], *, with_us: bool = False) -> int:
     """Run ``command`` in a node; its exit code, 128 + n when signal n ended it.
 
     Must be called from a single-threaded process: it moves into the node's namespaces for good.
+    ``with_us``: as of :func:`enter`.
     """
     node = lab.node(node_name)
-    return enter(node.pidfd, command, environment(node))
+    return enter(node.pidfd, command, environment(node), with_us=with_us)
 
 
 def enter(pidfd: int, command: Sequence[str], env: dict[str, str], *, with_us: bool = False) -> int:

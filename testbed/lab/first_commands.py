@@ -60,7 +60,7 @@ def _child(lab: Lab, vm: VmPlan, output: IO[bytes]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         for command in vm.exec:
-            code = execute.run(lab, vm.name, command)
+            code = execute.run(lab, vm.name, command, with_us=True)
             if code != 0:
                 os.write(2, f"\n{_shown(command)}: exit code {code}".encode())
                 break
@@ -81,9 +81,9 @@ def _wait(running: _Running, deadline: float) -> None:
 
 
 def _end(running: _Running) -> None:
-    """Whatever is still running of it ends."""
+    """Whatever is still running of it ends; a command that nobody reaps would keep its VM from ending."""
     if not select.select([running.pidfd], [], [], 0)[0]:
-        os.killpg(running.pid, signal.SIGKILL)
+        os.kill(running.pid, execute.KILL)
         os.waitpid(running.pid, 0)
     os.close(running.pidfd)
     running.output.close()

@@ -13,6 +13,7 @@ import pytest
 
 from support import machine
 from support.cli import FOUR_HOSTS, TWO_HOSTS, Cli
+from support.waiting import until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -60,6 +61,21 @@ def test_an_interrupted_up_is_rolled_back(each_cli: Cli, tmp_path: Path, number:
     codes = {code for code, _ in ends}
     assert codes <= {128 + number, -number, 0}, ends  # -number: before Python was up
     assert 128 + number in codes
+
+
+def test_an_up_is_interrupted_while_a_vm_runs_its_first_command(cli: Cli, tmp_path: Path) -> None:
+    """The command is reaped by its parent: as an orphan's it would stay in the VM's PID namespace."""
+    file, mark = tmp_path / "busy.yaml", tmp_path / "runs"
+    command = f"    exec: ['touch {mark}', 'sleep 100']\n"
+    file.write_text(TWO_HOSTS.read_text().replace("  - name: blue2\n", "  - name: blue2\n" + command, 1))
+    process = cli.start("up", file, "--engine", "namespaces", start_new_session=True)
+    with cli.ended(process):
+        until(mark.exists, "the first command", 60)
+        began = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGINT
+        assert time.monotonic() - began < 8.0
+    assert cli.names() == []
 
 
 @pytest.mark.long
