@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from support.cli import TWO_HOSTS, Cli
+from support.engines import DOCKER_IS_LONG
 
 pytestmark = pytest.mark.e2e
 
@@ -34,6 +35,7 @@ def failures(told: str) -> list[tuple[int, str]]:
     ]
 
 
+@DOCKER_IS_LONG
 def test_nothing_fails(engine: str, tmp_path: Path) -> None:
     cli = Cli(tmp_path, engine)
     began = time.monotonic()

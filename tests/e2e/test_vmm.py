@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from support.cli import TWO_HOSTS, Cli
+from support.engines import DOCKER_IS_LONG
 from support.labs import Lab
 from support.vmm_lab import kill, opened, owners_table, table, vmm_process, wait_equal
 from testbed.errors import BadInput
@@ -156,6 +157,7 @@ def _files(folder: Path) -> list[Path]:
     return [folder / "admin-token", *(folder / "host-tokens").iterdir(), folder / "vmm.sqlite"]
 
 
+@DOCKER_IS_LONG
 def test_vms_come_and_go(each_cli: Cli, running: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     cli = each_cli
     with running(cli, TWO_HOSTS, may_drop=("no-provider-address", "no-port", "port-refused")) as lab:
