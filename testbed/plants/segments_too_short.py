@@ -1,4 +1,4 @@
-"""Segments that the switch cuts in place of the NIC have 200 bytes less than they may have."""
+"""Segments that the switch cuts in place of the NIC, or of a VM's adapter, have 200 bytes less than they may."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ SUITE = "offloads"
 
 def plant() -> None:
     """Patch what the segments of a super-packet share."""
-    from testbed.switch.segmentation import Segmenter
+    from testbed.switch import segmentation
 
     def change(before: Any, *args: Any) -> Any:
         cut = before(*args)
         return cut._replace(mss=cut.mss - 200)
 
-    around(Segmenter, "_cut", change)
+    around(segmentation, "cut_of", change)

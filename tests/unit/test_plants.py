@@ -1,6 +1,9 @@
-"""Plants that leave a lookup record where it was: everything else of the policy follows."""
+"""Plants: each finds what it patches; those that leave a lookup record where it was, and nothing else."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import msgspec
 import pytest
@@ -42,3 +45,13 @@ def test_one_kind_of_change_is_ignored(
     assert pa(tables) == "192.168.1.2"
     tables.apply([Change(KIND, goes, None)])
     assert pa(tables) == ""
+
+
+def test_each_finds_what_it_patches() -> None:
+    """In a process of their own, since they stay."""
+    script = "from testbed import plants\nfor name in plants.names(): print(name); plants.load(name).plant()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == plants.names()
