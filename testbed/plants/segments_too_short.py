@@ -1,4 +1,4 @@
-"""Segments that the switch cuts in place of the NIC, or of a VM's adapter, have 200 bytes less than they may."""
+"""Segments that the switch cuts have 200 bytes less than they may have."""
 
 from __future__ import annotations
 
