@@ -1,6 +1,6 @@
-"""Signals that end the command, kept away from a piece of work that must not be left half-done.
+"""Handlers for a block, and signals that end the command kept away from what must not be left half-done.
 
-Neither masks them: a mask is one thread's, and a child process would inherit it.
+Nothing masks them: a mask is one thread's, and a child process would inherit it.
 """
 
 from __future__ import annotations
@@ -8,9 +8,24 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from types import FrameType
+from typing import TypeAlias
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+Handler: TypeAlias = Callable[[int, FrameType | None], object] | signal.Handlers
+
+
+@contextlib.contextmanager
+def handled(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
+    """These handlers for the block; at its end those from before. In the main thread only."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -23,26 +38,15 @@ def deferred() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _: came.append(number))
-        for number in ENDING
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
+    heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     try:
-        yield
+        with handled(dict.fromkeys(heard, lambda number, _: came.append(number))):
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed() -> AbstractContextManager[None]:
     """They are ignored: a roll-back is not interrupted by a second Ctrl-C."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled(dict.fromkeys(ENDING, signal.SIG_IGN))

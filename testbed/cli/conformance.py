@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from testbed.cli.output import print_json, print_table, progress
+from testbed.cli.output import formats, print_json, print_table, progress
 from testbed.errors import MachineLacks
 
 if TYPE_CHECKING:
@@ -21,15 +21,7 @@ if TYPE_CHECKING:
     "--statement", "numbers", multiple=True, type=int, metavar="N", help="Only this one; may be repeated."
 )
 @click.option("--engine", "engine_name", default="auto", show_default=True, help="auto, docker, namespaces.")
-@click.option(
-    "-f",
-    "--format",
-    "output",
-    type=click.Choice(["table", "json", "junit"]),
-    default="table",
-    show_default=True,
-    help="For people or for programs.",
-)
+@formats(["json", "junit"], "For people or for programs.")
 def conformance(topology: Path | None, numbers: tuple[int, ...], engine_name: str, output: str) -> None:
     """Show every statement about network virtualization on labs of its own.
 

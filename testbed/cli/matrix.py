@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from testbed.cli.labs import file_argument
-from testbed.cli.output import print_json, print_table, progress
+from testbed.cli.output import formats, print_json, print_table, progress
 from testbed.cli.test import shard_of_option
 from testbed.errors import BadInput, MachineLacks
 
@@ -32,15 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Keep results and logs here."
 )
-@click.option(
-    "-f",
-    "--format",
-    "output",
-    type=click.Choice(["table", "json", "github"]),
-    default="table",
-    show_default=True,
-    help="For people, for programs, for a strategy matrix.",
-)
+@formats(["json", "github"], "For people, for programs, for a strategy matrix.")
 def matrix(
     file: Path,
     wanted: tuple[str, ...],

@@ -12,28 +12,26 @@ import msgspec
 
 _Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 
-format_option = click.option(
-    "-f",
-    "--format",
-    "output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people or for programs.",
-)
 
-
-def report_option(whose: str) -> Callable[[_Command], _Command]:
-    """The same with Markdown, for ``whose``."""
+def formats(others: Sequence[str], for_whom: str) -> Callable[[_Command], _Command]:
+    """How a command's result is told: a table, or one of ``others``."""
     return click.option(
         "-f",
         "--format",
         "output",
-        type=click.Choice(["table", "json", "markdown"]),
+        type=click.Choice(["table", *others]),
         default="table",
         show_default=True,
-        help=f"For people, for programs, or for {whose}.",
+        help=for_whom,
     )
+
+
+format_option = formats(["json"], "For people or for programs.")
+
+
+def report_option(whose: str) -> Callable[[_Command], _Command]:
+    """The same with Markdown, for ``whose``."""
+    return formats(["json", "markdown"], f"For people, for programs, or for {whose}.")
 
 
 def print_json(data: Any) -> None:

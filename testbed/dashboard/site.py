@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from testbed.dashboard import bundle
@@ -49,7 +50,9 @@ class Site:
         """Compare the newest batch that has something alike before it with the last such one."""
         pair: tuple[int, int] | None = None
         last: dict[int, int] = {}  # by class: the batch
-        for of, batch in sorted(zip(self.index.runs.of, self.index.runs.batch, strict=True), key=_batch):
+        for of, batch in sorted(
+            zip(self.index.runs.of, self.index.runs.batch, strict=True), key=itemgetter(1)
+        ):
             other = last.get(of, batch)
             if other != batch and (pair is None or pair < (batch, other)):
                 pair = (batch, other)
@@ -69,10 +72,6 @@ class Site:
 
     def _members(self, batch: int) -> list[str]:
         return [name for name, each in zip(self._names, self.index.runs.batch, strict=True) if each == batch]
-
-
-def _batch(run: tuple[int, int]) -> int:
-    return run[1]
 
 
 def fixed() -> list[Path]:

@@ -80,18 +80,18 @@ def cells_of(lab: Lab, plan: BenchPlan) -> dict[Cell, str]:
     Cells of one team are next to each other, so that it changes as seldom as can be. Raises BadInput for
     VMs that the lab lacks.
     """
-    hosts = _hosts(*_choose(lab, plan.from_vm, plan.to_vm))
-    cells = bench_teams.grouped(lab.plan, hosts, plan.cells())
-    return {cell: _refused(lab, plan, cell) for cell in cells}
-
-
-def _refused(lab: Lab, plan: BenchPlan, cell: Cell) -> str:
     client, server = _choose(lab, plan.from_vm, plan.to_vm)
+    hosts = _hosts(client, server)
+    cells = bench_teams.grouped(lab.plan, hosts, plan.cells())
+    return {cell: _refused(lab, hosts, server, cell) for cell in cells}
+
+
+def _refused(lab: Lab, hosts: Sequence[str], server: VmPlan, cell: Cell) -> str:
     try:
         _address(server, cell.ip)
         if cell.nic is not None:
             bench_settings.offloads_of(cell.nic)
-        bench_teams.plan_of(lab.plan, _hosts(client, server), cell.team)
+        bench_teams.plan_of(lab.plan, hosts, cell.team)
     except BadInput as error:
         return str(error)
     return ""

@@ -6,16 +6,17 @@ nothing stands between the caller's file descriptors and the command's.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed import namespaces
+from testbed.signals import Handler, handled
 
 if TYPE_CHECKING:
     from testbed.engines.base import Node
@@ -109,21 +110,20 @@ def _exec(command: Sequence[str], env: dict[str, str]) -> None:
         os._exit(code)
 
 
-@contextlib.contextmanager
-def _forwarding(pid: int, *, kills: bool) -> Iterator[None]:
+def _forwarding(pid: int, *, kills: bool) -> AbstractContextManager[None]:
     """Ctrl-C reaches the command by the terminal; what is sent to us alone is passed on."""
-    before = {
-        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
-        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda number, _: os.kill(pid, number)),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, lambda number, _: os.kill(pid, number)),
+
+    def pass_on(number: int, _: object) -> None:
+        os.kill(pid, number)
+
+    handlers: dict[signal.Signals, Handler] = {
+        signal.SIGINT: signal.SIG_IGN,
+        signal.SIGTERM: pass_on,
+        signal.SIGHUP: pass_on,
     }
     if kills:
-        before[KILL] = signal.signal(KILL, lambda *_: os.kill(pid, signal.SIGKILL))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        handlers[KILL] = lambda *_: os.kill(pid, signal.SIGKILL)
+    return handled(handlers)
 
 
 def environment(node: Node) -> dict[str, str]:

@@ -17,6 +17,7 @@ import uvicorn
 from testbed import channel
 from testbed.errors import BadInput, LabError, TestbedError
 from testbed.processes import name_process
+from testbed.signals import handled
 from testbed.topology.plan import decode
 from testbed.vmm import files
 from testbed.vmm.api.app import build
@@ -42,13 +43,8 @@ class VmmServer(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """SIGTERM and SIGINT are a regular end: uvicorn would raise them again afterwards."""
-        signals = signal.SIGTERM, signal.SIGINT
-        before = {each: signal.signal(each, self.handle_exit) for each in signals}
-        try:
+        with handled(dict.fromkeys((signal.SIGTERM, signal.SIGINT), self.handle_exit)):
             yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does; from then on SIGTERM is heard and connections are answered."""

@@ -16,7 +16,6 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +78,7 @@ def _run(cli: Cli, asked: argparse.Namespace, folder: Path, what: str) -> bool:
     left = [*machine.leaks(before, folder), *labs.state_left(cli.state)]
     left += [f"{path} is left" for path in Path(cli.env["TMPDIR"]).iterdir()]
     if asked.alone:
-        left += _settled(lambda: whole_machine.added(whole, whole_machine.snapshot()))
+        left += machine.settled(lambda: whole_machine.added(whole, whole_machine.snapshot()), SETTLE_SECONDS)
     tests: list[dict[str, Any]] = json.loads(done.stdout)["tests"] if done.returncode in (0, 1) else []
     counts = {outcome: sum(each["outcome"] == outcome for each in tests) for outcome in OUTCOMES}
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
@@ -92,14 +91,6 @@ def _run(cli: Cli, asked: argparse.Namespace, folder: Path, what: str) -> bool:
     for line in left:
         print(f"  {line}")
     return done.returncode == 0 and not left
-
-
-def _settled(find: Callable[[], list[str]]) -> list[str]:
-    """What is found once it does not change for the better any more."""
-    end = time.monotonic() + SETTLE_SECONDS
-    while (found := find()) and time.monotonic() < end:
-        time.sleep(0.2)  # a poll with a deadline
-    return found
 
 
 if __name__ == "__main__":

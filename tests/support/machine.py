@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,13 @@ def snapshot() -> Snapshot:
 
 def leaks(before: Snapshot, folder: Path) -> list[str]:
     """What has been left since ``before`` by a test whose files are under ``folder``; waits for it to go."""
-    end = time.monotonic() + SETTLE_SECONDS
-    while (found := _leaks(before, folder)) and time.monotonic() < end:
+    return settled(lambda: _leaks(before, folder))
+
+
+def settled(find: Callable[[], list[str]], seconds: float = SETTLE_SECONDS) -> list[str]:
+    """What is still found after so many seconds; nothing as soon as nothing is."""
+    end = time.monotonic() + seconds
+    while (found := find()) and time.monotonic() < end:
         time.sleep(0.05)  # a poll with a deadline
     return found
 

@@ -36,7 +36,9 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
         return (cell, batch)
 
     monkeypatch.setattr(lab_bench, "run_cell", run_cell)
-    monkeypatch.setattr(lab_bench, "_refused", lambda _lab, _plan, cell: "not here" * (cell.streams == 3))
+    monkeypatch.setattr(
+        lab_bench, "_refused", lambda _lab, _hosts, _server, cell: "not here" * (cell.streams == 3)
+    )
     return run
 
 
